@@ -1,0 +1,33 @@
+"""koda_audit: what does this vision-language model see that the other does not?
+
+Public names are loaded on first use, so that ``koda-audit --help`` never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Embeddings": "koda_audit.embeddings.container",
+    "find_discrepancies": "koda_audit.discrepancy.find",
+    "solve_contrast": "koda_audit._contrast.solve",
+}
+__all__ = ["Embeddings", "find_discrepancies", "solve_contrast"]
+
+if TYPE_CHECKING:
+    from koda_audit._contrast.solve import solve_contrast
+    from koda_audit.discrepancy.find import find_discrepancies
+    from koda_audit.embeddings.container import Embeddings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'koda_audit' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

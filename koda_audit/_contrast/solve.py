@@ -1,0 +1,147 @@
+"""The public solver: several contrast directions, one after the other."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
+from koda_audit._contrast.psd import PositiveSemidefinite, positive_semidefinite
+from koda_audit.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+class FewerDirections(UserWarning):
+    """A later direction is infeasible, so there are fewer than were asked for."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrast directions and what they reach, T of them, in order.
+
+    Attributes:
+        directions: (n, T) orthonormal columns x; the sign of a column means nothing.
+        target: (T,) x'Ax.
+        reference: (T,) x'Bx.
+        multiplier: (T,) lambda, the price of the constraint; infinite where epsilon is the smallest feasible value.
+        duality_gap: (T,) the best dual bound minus x'Ax: how far, at most, x is from the optimum.
+    """
+
+    directions: Floats
+    target: Floats
+    reference: Floats
+    multiplier: Floats
+    duality_gap: Floats
+
+
+def solve_contrast(
+    A: Any,
+    B: Any,
+    epsilon: float | None = None,
+    n_directions: int = 1,
+    multiplier: float | None = None,
+) -> Contrast:
+    """Directions that the target A holds and the reference B does not.
+
+        max x'Ax   s.t.   x'Bx <= epsilon,   |x| = 1,   U'x = 0        U: the earlier directions
+
+    Source: KODA, ICML 2026, arXiv 2606.04180, eq 8 and 12. Each direction is solved to the optimum of its dual,
+    min over lambda >= 0 of lambda_max(A - lambda B) + lambda epsilon on the complement of U. Three places differ from
+    the paper: U'x = 0 is imposed exactly (its Prop 4.2 projects, which can relax the constraint), a multiple leading
+    eigenvalue is resolved (its Algorithm 1 returns a feasible but smaller value there), and the search runs in the
+    ridge of a generalised eigenproblem instead of in lambda, which may be infinite.
+
+    Args:
+        A: (n, n) symmetric positive semidefinite, the target; anything array-like.
+        B: (n, n) symmetric positive semidefinite, the reference.
+        epsilon: the most that x'Bx may be, in the units of B.
+        n_directions: T, at most n - 2: the dual has no gap only on a complement of three or more dimensions.
+        multiplier: instead of epsilon, one fixed lambda for all directions: the leading eigenvectors of
+            A - multiplier B, with no constraint on x'Bx (1.0 is SPEC).
+
+    Raises:
+        InputError: matrices that are not finite, square, symmetric, positive semidefinite or of one size; a value out
+            of range; both or neither of epsilon and multiplier; an epsilon that no unit vector meets (the message
+            states the smallest one that is met).
+
+    Warns:
+        FewerDirections: a later direction is infeasible; the list ends before it.
+
+    >>> found = solve_contrast(np.diag([10.0, 6.0, 1.0]), np.diag([8.0, 1.0, 0.1]), epsilon=4.0)
+    >>> found.target.round(6).tolist(), found.multiplier.round(6).tolist(), (found.directions**2).round(6).T.tolist()
+    ([7.714286], [0.571429], [[0.428571, 0.571429, 0.0]])
+    """
+    target, reference = _pair(A, B)
+    n = len(target.matrix)
+    check_settings(n, epsilon, n_directions, multiplier)
+    if multiplier is not None:
+        return _contrast(penalised(target, reference, float(multiplier), n_directions))
+    assert epsilon is not None
+    found: list[Direction] = []
+    earlier = target.matrix.new_zeros((n, 0))
+    for number in range(n_directions):
+        try:
+            found.append(constrained(target, reference, float(epsilon), earlier))
+        except BelowFloor as error:
+            if not found:
+                raise
+            warnings.warn(
+                f"{number} of {n_directions} directions: the next one needs epsilon of at least {error.floor!r}, "
+                f"but epsilon is {float(epsilon)!r}",
+                FewerDirections,
+                stacklevel=2,
+            )
+            break
+        earlier = torch.stack([direction.x for direction in found], dim=1)
+    return _contrast(found)
+
+
+def _pair(a: Any, b: Any) -> tuple[PositiveSemidefinite, PositiveSemidefinite]:
+    target, reference = positive_semidefinite(a, "A"), positive_semidefinite(b, "B")
+    if target.matrix.shape != reference.matrix.shape:
+        raise InputError(f"A has {len(target.matrix)} rows and B has {len(reference.matrix)}: expected one size")
+    if target.matrix.device != reference.matrix.device:
+        raise InputError(f"A lies on {target.matrix.device} and B on {reference.matrix.device}: expected one device")
+    return target, reference
+
+
+def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier: float | None) -> None:
+    """Stop at a value that ``solve_contrast`` cannot take for ``n`` samples, before any matrix is made.
+
+    Raises:
+        InputError: the value is named, with its range.
+
+    >>> check_settings(n=10, epsilon=0.1, n_directions=8, multiplier=None)
+    """
+    if not isinstance(n_directions, Integral) or isinstance(n_directions, bool) or n_directions < 1:
+        raise InputError(f"n_directions is {n_directions!r}: expected a whole number of at least 1")
+    if n - n_directions < 2:
+        raise InputError(
+            f"n_directions is {n_directions} for {n} samples: at most n - 2 = {n - 2}, so that three dimensions are "
+            "left for the last one"
+        )
+    if (epsilon is None) == (multiplier is None):
+        raise InputError("give either epsilon (the most that x'Bx may be) or multiplier (a fixed lambda)")
+    for name, value in (("epsilon", epsilon), ("multiplier", multiplier)):
+        if value is None:
+            continue
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+            raise InputError(f"{name} is {value!r}: expected a finite number that is not negative")
+
+
+def _contrast(found: list[Direction]) -> Contrast:
+    return Contrast(
+        directions=torch.stack([direction.x for direction in found], dim=1).cpu().numpy(),
+        target=np.array([direction.target for direction in found]),
+        reference=np.array([direction.reference for direction in found]),
+        multiplier=np.array([direction.multiplier for direction in found]),
+        duality_gap=np.array([direction.gap for direction in found]),
+    )

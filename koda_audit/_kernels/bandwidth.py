@@ -1,0 +1,123 @@
+"""The width of the Gaussian kernel: one rule for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from koda_audit._kernels.rbf import scaled_points, squared_distances
+from koda_audit.errors import InputError
+
+TARGET = 0.15  # leading eigenvalue of K/n; SPEC's published widths give .136 and .157
+PAIRS = 5_000
+ROWS = 4_000
+SPECTRUM = 20
+NARROWEST, WIDEST = 1e-4, 1e8  # multiples of the base scale between which the width is sought
+DENSE = 200  # rows up to which all eigenvalues are computed
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """``sigmas`` = ``multiplier`` times the base scales, what they reach, and on how many ``rows`` it was measured.
+
+    ``lambda_max`` and ``spectrum`` (at most 20 values, largest first) are eigenvalues of K/n on those rows.
+    """
+
+    sigmas: dict[str, float]
+    multiplier: float
+    lambda_max: float
+    spectrum: tuple[float, ...]
+    rows: int
+
+
+def base_scale(values: Tensor, name: str, seed: int = 0) -> float:
+    """Median distance between two different rows of ``values`` (n, d), over at most 5,000 pairs drawn with ``seed``.
+
+    Pairs of equal rows are left out: with one text a class most pairs of texts are equal, and the median would be 0.
+
+    Raises:
+        InputError: all pairs are equal.
+
+    >>> base_scale(torch.tensor([[0.0], [1.0], [3.0]]), "image")
+    2.0
+    """
+    n = len(values)
+    if n * (n - 1) // 2 <= PAIRS:
+        first, second = np.triu_indices(n, k=1)
+    else:
+        generator = np.random.default_rng(seed)
+        first = generator.integers(0, n, PAIRS)
+        second = (first + generator.integers(1, n, PAIRS)) % n
+    left, right = (values[torch.from_numpy(rows)].to(torch.float64) for rows in (first, second))
+    distances = torch.linalg.vector_norm(left - right, dim=1).cpu().numpy()
+    distances = distances[distances > 0]
+    if not len(distances):
+        raise InputError(f"the {name} embeddings are constant: all rows are equal, so no kernel tells samples apart")
+    return float(np.median(distances))
+
+
+def fit_bandwidth(vectors: Mapping[str, Tensor], target: float = TARGET, seed: int = 0) -> Bandwidth:
+    """Widths at which the leading eigenvalue of K/n is ``target``.
+
+    KODA makes the leading eigenvalues of the two models comparable (ICML 2026, arXiv 2606.04180, sec 6) and states
+    neither the value nor how the widths of image and text relate. Ours: each modality has its base scale, one
+    multiplier a model stretches both, and the leading eigenvalue is the same number for every model. It grows with the
+    multiplier (all entries of K do), from the share of the largest group of equal rows to 1, so the root is unique.
+
+    Args:
+        vectors: modality -> (n, d) raw vectors of the same samples; above 4,000 rows, 4,000 drawn with ``seed`` count.
+        target: between 1/n and 1.
+        seed: of the pairs and rows that are drawn.
+
+    Raises:
+        InputError: constant embeddings, a target that is out of range or that these samples cannot reach.
+
+    >>> width = fit_bandwidth({"image": torch.arange(20.0)[:, None]}, target=0.5)
+    >>> round(width.lambda_max, 9), round(width.sigmas["image"] / width.multiplier, 9)
+    (0.5, 6.0)
+    """
+    if not 0 < target < 1:
+        raise InputError(f"target of the leading eigenvalue is {target!r}: expected a number between 0 and 1")
+    base = {name: base_scale(values, name, seed) for name, values in vectors.items()}
+    n = len(next(iter(vectors.values())))
+    if n > ROWS:
+        rows = torch.from_numpy(np.sort(np.random.default_rng(seed).choice(n, ROWS, replace=False)))
+        vectors = {name: values[rows] for name, values in vectors.items()}
+        n = ROWS
+    if target * n <= 1:
+        raise InputError(
+            f"a leading eigenvalue of {target:g} cannot be reached with {n} samples, where it is never below 1/n: "
+            f"give at least {int(1 / target) + 1} samples"
+        )
+    distances = squared_distances(scaled_points(vectors, base)).cpu().numpy()
+
+    def excess(log_multiplier: float) -> float:
+        return _spectrum(distances, np.exp(log_multiplier), 1)[0] - target
+
+    low, high = np.log(NARROWEST), np.log(WIDEST)
+    if excess(low) >= 0:
+        raise InputError(
+            f"a leading eigenvalue of {target:g} cannot be reached: it is never below {excess(low) + target:.4g}, "
+            f"because that share of the {n} samples have equal {' and '.join(vectors)} embeddings"
+        )
+    multiplier = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
+    spectrum = _spectrum(distances, multiplier, SPECTRUM)
+    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, spectrum[0], spectrum, n)
+
+
+def _spectrum(distances: np.ndarray, multiplier: float, count: int) -> tuple[float, ...]:
+    """The ``count`` largest eigenvalues of K/n, largest first."""
+    n = len(distances)
+    gram = np.exp(distances / (-2 * multiplier**2)) / n
+    if n <= DENSE:
+        values = np.linalg.eigvalsh(gram)
+    else:
+        values = eigsh(gram, k=count, v0=np.ones(n), tol=1e-12, return_eigenvectors=False)
+    return tuple(cast("list[float]", np.sort(values)[::-1][:count].tolist()))

@@ -1,0 +1,124 @@
+"""The ``koda-audit`` command. Everything heavy is imported by the sub-command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import koda_audit
+from koda_audit.errors import KodaAuditError, unknown
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: one line of help, its options, and what it does (the exit code comes back)."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0 done, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    at = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    if at < len(argv) and argv[at] not in COMMANDS:
+        parser.error(unknown("command", argv[at], COMMANDS))
+    # what follows `eval` belongs to clip_benchmark's parser, --help and --version included
+    rest = argv[at + 1 :] if argv[at : at + 1] == ["eval"] else []
+    args = parser.parse_args(argv[: len(argv) - len(rest)])
+    args.rest = rest
+    if args.debug:
+        os.environ["KODA_AUDIT_DEBUG"] = "1"  # clip_benchmark's main, extended, reads it
+    if args.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return COMMANDS[args.command].run(args)
+    except KodaAuditError as error:
+        if os.environ.get("KODA_AUDIT_DEBUG") == "1":
+            traceback.print_exc()
+        print(f"koda-audit: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="koda-audit", description="What does this vision-language model see that the other does not?"
+    )
+    parser.add_argument("--version", action="version", version=f"koda_audit {koda_audit.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_options(commands.add_parser(name, help=command.help, description=command.help))
+    return parser
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the place of the report and nothing else")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from koda_audit.demo.run import main as demo
+
+    return demo(args.output, args.quiet)
+
+
+def _eval(args: argparse.Namespace) -> int:
+    import clip_benchmark.cli as host
+
+    from koda_audit.host.extension import extend
+
+    extend(host)
+    sys.argv = ["koda-audit", "eval", *args.rest]  # clip_benchmark reads it; the first word is the name in its usage
+    host.main()
+    return 0
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["tasks"], nargs="?", default="tasks", help="what to list; default: tasks")
+
+
+def _list(args: argparse.Namespace) -> int:
+    from koda_audit.registry import tasks
+
+    registry = tasks()
+    for name, task in registry.usable():
+        print(f"{name}  ({', '.join(registry.packages(name))})\n    {task.help}")
+    for problem in registry.problems().values():
+        print(f"koda-audit: warning: {problem}", file=sys.stderr)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from koda_audit.host.doctor import main as doctor
+
+    return doctor()
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+COMMANDS = {
+    "demo": Command("audit two small models on this machine, offline, and write a report", _demo_options, _demo),
+    "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
+    "list": Command("what is registered, from here and from other packages", _list_options, _list),
+    "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What ``find_discrepancies`` returns, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from koda_audit._files import atomic_write, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Discrepancies:
+    """Directions that the target holds and the reference does not, with the samples at their ends.
+
+    Coherences are x'(K/n)x with exact kernels: 1/n for a direction at random, at most the leading eigenvalue.
+
+    Attributes:
+        frame: a row per direction and lobe. ``direction`` counts from 1 and ``lobe`` is "positive" or "negative";
+            ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction;
+            ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of it, scaled to unit length;
+            ``excess``, the difference of these two; ``similarity_target`` and ``similarity_reference``, the mean kernel
+            value over pairs of the lobe's samples (0 to 1); ``multiplier``, ``duality_gap`` and ``epsilon`` of the
+            direction (nan where a multiplier was given).
+        directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
+        subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1. A
+            sample may lie in lobes of several directions.
+        bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached.
+        spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n, at most 20.
+        epsilon: what the coherence in the reference was held to, or None where a multiplier was given.
+        settings: all that the numbers depend on besides the embeddings, in plain JSON types.
+    """
+
+    frame: pd.DataFrame
+    directions: NDArray[np.float64]
+    subsets: pd.DataFrame
+    bandwidths: dict[str, dict[str, Any]]
+    spectrum: pd.DataFrame
+    epsilon: float | None
+    settings: dict[str, Any]
+
+    def save(self, folder: str | Path) -> None:
+        """Write directions.npy, frame.csv, subsets.csv and settings.json (with bandwidths and spectrum) to ``folder``.
+
+        Each file replaces an older one at once, or not at all.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        with atomic_write(folder / "directions.npy") as stream:
+            np.save(stream, self.directions)
+        write_text(folder / "frame.csv", self.frame.to_csv(index=False))
+        write_text(folder / "subsets.csv", self.subsets.to_csv(index=False))
+        spectrum = {model: self.spectrum[model].tolist() for model in self.spectrum}
+        write_json(folder / "settings.json", {**self.settings, "bandwidths": self.bandwidths, "spectrum": spectrum})

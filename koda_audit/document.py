@@ -1,0 +1,66 @@
+"""What a task wants a reader to see, as data: sections of text, tables, sample grids and figures.
+
+A task fills these in without knowing how they will be drawn; the report turns them into markdown, pictures and files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """Pictures of some samples, best first. ``name`` is the file name without its ending."""
+
+    name: str
+    title: str
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the report. ``table`` follows the text, ``grids`` follow the table.
+
+    ``text`` is markdown: what comes from data goes through ``escape``. All other text is escaped by the report.
+    """
+
+    title: str
+    text: str = ""
+    table: pd.DataFrame | None = None
+    grids: tuple[SampleGrid, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one run of a task gives back.
+
+    ``metrics`` are flat numbers (None where a number is not defined); ``settings`` is what they depend on, in plain
+    types, and becomes part of their protocol signature; ``files`` maps a relative path such as
+    ``subsets/direction-1-positive.csv`` to the table that goes there. The first table is also shown on the terminal.
+    """
+
+    metrics: dict[str, float | None]
+    settings: dict[str, Any] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+    files: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def escape(text: str) -> str:
+    """Text of unknown origin as inert markdown: no markup, no HTML, one line.
+
+    >>> escape("<b>*x*</b> | [a](b)")
+    '&lt;b&gt;\\\\*x\\\\*&lt;/b&gt; \\\\| \\\\[a\\\\](b)'
+    """
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
+
+
+def printable(text: str) -> str:
+    """One line without control characters (a terminal would obey them)."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,1 @@
+"""Embeddings: the container, their extraction from a model, and the store on disk."""

@@ -1,0 +1,240 @@
+"""The embeddings of one dataset under one model: the only thing that measures, alignments and benchmarks read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from koda_audit.errors import DataError, InputError
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Image-text pairs, one text an image: ``image`` (n, d_i), ``text`` (n, d_t) or None, ``captions`` (n,) or None."""
+
+    ids: tuple[str, ...]
+    image: Floats
+    text: Floats | None
+    captions: tuple[str, ...] | None
+
+
+class Embeddings:
+    """Raw (not normalised) vectors of one dataset under one model.
+
+    Args:
+        image: (n, d_i), one row an image.
+        text: (m, d_t), one row a caption, or None.
+        ids: (n,) unique sample ids; default "0" … "n-1".
+        text_image: (m,) the image row of each text; default one text an image, in order.
+        captions: (m,) the texts themselves.
+        labels: (n,) class index of each image, or (n, C) zeros and ones for several labels an image.
+        class_text: (C, d_t) one vector a class (the prompt ensemble as the host builds it: unit length).
+        class_names: (C,) names of the classes.
+        meta: where the vectors come from; plain JSON types.
+
+    Raises:
+        InputError: shapes that do not fit, ids that are not unique.
+        DataError: a row that is zero or not finite; the message names its sample.
+
+    >>> a = Embeddings([[1.0, 0.0], [0.0, 2.0]], ids=["cat", "dog"])
+    >>> len(a), a.image.shape, a.pairs().ids
+    (2, (2, 2), ('cat', 'dog'))
+    """
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        text: ArrayLike | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        text_image: ArrayLike | None = None,
+        captions: Sequence[str] | None = None,
+        labels: ArrayLike | None = None,
+        class_text: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.image = _matrix(image, "image")
+        n = len(self.image)
+        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(str(i) for i in ids)
+        if len(self.ids) != n:
+            raise InputError(f"{len(self.ids)} ids for {n} image rows: give one id an image")
+        if len(set(self.ids)) != n:
+            seen: set[str] = set()
+            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            raise InputError(f"sample id '{twice}' occurs more than once: ids must be unique")
+        check_rows(self.image, self.ids, "image")
+
+        self.text = None if text is None else _matrix(text, "text")
+        self.text_image: NDArray[np.int64] | None = None
+        self.captions = None if captions is None else tuple(captions)
+        if self.text is None:
+            if captions is not None or text_image is not None:
+                raise InputError("captions or text_image without text: give the text vectors too")
+        else:
+            m = len(self.text)
+            rows = np.arange(m) if text_image is None else np.asarray(text_image)
+            if rows.shape != (m,) or (text_image is None and m != n):
+                raise InputError(f"{m} text rows for {n} images: say with text_image which image each text belongs to")
+            if m and (rows.min() < 0 or rows.max() >= n):
+                raise InputError(f"text_image must lie in 0..{n - 1}, found {rows.min()}..{rows.max()}")
+            self.text_image = rows.astype(np.int64)
+            if self.captions is not None and len(self.captions) != m:
+                raise InputError(f"{len(self.captions)} captions for {m} text rows")
+            check_rows(self.text, [self.ids[row] for row in self.text_image], "text")
+
+        self.labels = None if labels is None else np.asarray(labels)
+        if self.labels is not None and (self.labels.ndim not in (1, 2) or len(self.labels) != n):
+            raise InputError(f"labels of shape {self.labels.shape} for {n} images: expected ({n},) or ({n}, classes)")
+        self.class_text = None if class_text is None else _matrix(class_text, "class_text")
+        self.class_names = None if class_names is None else tuple(class_names)
+        if self.class_text is not None:
+            names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
+            if len(names) != len(self.class_text):
+                raise InputError(f"{len(names)} class names for {len(self.class_text)} rows of class_text")
+            check_rows(self.class_text, names, "class prompt")
+            self._check_labels(len(self.class_text))
+        self.meta: dict[str, Any] = dict(meta or {})
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __repr__(self) -> str:
+        shapes = [f"image {self.image.shape}"]
+        if self.text is not None:
+            shapes.append(f"text {self.text.shape}")
+        if self.class_text is not None:
+            shapes.append(f"class_text {self.class_text.shape}")
+        return f"Embeddings({self.meta.get('model', 'unnamed')}: {', '.join(shapes)})"
+
+    def pairs(self) -> Pairs:
+        """One text an image: its first caption, or else the prompt ensemble of its class.
+
+        ``text`` and ``captions`` are None where there is neither.
+
+        Raises:
+            DataError: an image without a caption, or with several labels.
+        """
+        if self.text is not None:
+            first = np.full(len(self), -1, dtype=np.int64)
+            assert self.text_image is not None
+            # written backwards, so that the first caption of an image is the one that stays
+            first[self.text_image[::-1]] = np.arange(len(self.text))[::-1]
+            if (first < 0).any():
+                raise DataError(f"sample '{self.ids[int(np.argmin(first))]}' has no caption: every image needs one")
+            captions = None if self.captions is None else tuple(self.captions[i] for i in first)
+            one_each = np.array_equal(first, np.arange(len(self.text)))
+            return Pairs(self.ids, self.image, self.text if one_each else self.text[first], captions)
+        if self.class_text is not None and self.labels is not None:
+            if self.labels.ndim == 2:
+                raise DataError("samples with several labels have no single class prompt: use modality='image'")
+            names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
+            captions = tuple(names[label] for label in self.labels)
+            return Pairs(self.ids, self.image, self.class_text[self.labels], captions)
+        return Pairs(self.ids, self.image, None, None)
+
+    def aligned_to(self, ids: Sequence[str]) -> Embeddings:
+        """The same samples in the order of ``ids``; never by file order.
+
+        Raises:
+            DataError: the two sets of ids differ; the message counts them and names the first ones.
+        """
+        if tuple(ids) == self.ids:
+            return self
+        mine, theirs = set(self.ids), set(ids)
+        if mine != theirs:
+            missing, extra = sorted(theirs - mine), sorted(mine - theirs)
+            parts = []
+            if missing:
+                parts.append(f"{len(missing)} missing (first: {', '.join(missing[:3])})")
+            if extra:
+                parts.append(f"{len(extra)} not expected (first: {', '.join(extra[:3])})")
+            raise DataError(
+                f"sample ids do not match: {'; '.join(parts)}; embed both models on the same samples of one dataset"
+            )
+        row_of = {sample: row for row, sample in enumerate(self.ids)}
+        order = np.array([row_of[sample] for sample in ids], dtype=np.int64)
+        return self._take(order)
+
+    def _take(self, order: NDArray[np.int64]) -> Embeddings:
+        text, text_image, captions = self.text, self.text_image, self.captions
+        if text is not None and text_image is not None:
+            new_row = np.empty(len(self), dtype=np.int64)
+            new_row[order] = np.arange(len(order))
+            text_order = np.argsort(new_row[text_image], kind="stable")
+            text, text_image = text[text_order], new_row[text_image][text_order]
+            captions = None if captions is None else tuple(captions[i] for i in text_order)
+        return Embeddings(
+            self.image[order],
+            text,
+            ids=[self.ids[row] for row in order],
+            text_image=text_image,
+            captions=captions,
+            labels=None if self.labels is None else self.labels[order],
+            class_text=self.class_text,
+            class_names=self.class_names,
+            meta=self.meta,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write to ``folder`` (float32 .npy shards and a JSON manifest); replaces embeddings that lie there."""
+        from koda_audit.embeddings.files import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Embeddings:
+        """Read what ``save`` wrote, by memory map; checksums are verified.
+
+        Raises:
+            StoreError: missing or damaged; the message names the file.
+        """
+        from koda_audit.embeddings.files import load
+
+        return load(Path(folder))
+
+    def _check_labels(self, classes: int) -> None:
+        if self.labels is None:
+            return
+        if self.labels.ndim == 2 and self.labels.shape[1] != classes:
+            raise InputError(f"labels have {self.labels.shape[1]} columns for {classes} classes")
+        if self.labels.ndim == 1 and len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < classes:
+            worst = int(np.argmax((self.labels < 0) | (self.labels >= classes)))
+            raise DataError(
+                f"sample '{self.ids[worst]}' has label {self.labels[worst]}, but there are {classes} classes: "
+                "check the class names of the dataset"
+            )
+
+
+def _matrix(values: ArrayLike, name: str) -> Floats:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    array = np.asanyarray(values)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
+    return array
+
+
+def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
+    """Raise DataError for the first row that is zero or not finite, under its name."""
+    # the sum of squares is zero for a zero row and not finite for a bad one: one pass, no temporary of the full size
+    squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
+    bad = ~np.isfinite(squares) | (squares == 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        fault = "all zero" if squares[row] == 0 else "not finite"
+        raise DataError(
+            f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
+            "check the sample, or the model's dtype"
+        )

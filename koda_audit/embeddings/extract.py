@@ -1,0 +1,214 @@
+"""Embed a dataset with a model, shard by shard, into the store. What is there already is never computed again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from koda_audit.data import Dataset, batches
+from koda_audit.embeddings import files
+from koda_audit.embeddings.container import Embeddings, check_rows
+from koda_audit.embeddings.store import Store, library_versions
+from koda_audit.errors import DataError, ModelError
+from koda_audit.models import LoadedModel
+
+ROWS_PER_SHARD = 1024
+Dtype = Literal["fp32", "host"]
+Vectors = NDArray[np.float32]
+
+
+def warn(message: str) -> None:
+    """Say something on the terminal that is no failure."""
+    print(f"koda_audit: {message}", file=sys.stderr)
+
+
+def ingredients(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> dict[str, Any]:
+    """Everything that can change a vector, in plain types; its digest names the entry in the store."""
+    return {
+        "model": model.identity,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "split": dataset.split,
+            "language": dataset.language,
+            "kind": dataset.kind,
+        },
+        "captions": "all" if dataset.kind == "captions" else None,
+        "prompts": [dataset.class_names, dataset.templates],
+        "dtype": "float32" if dtype == "fp32" else f"autocast on {torch.device(model.device).type}",
+        "libraries": library_versions(),
+    }
+
+
+def embed(
+    model: LoadedModel,
+    dataset: Dataset,
+    store: Store,
+    *,
+    batch_size: int = 64,
+    workers: int = 4,
+    dtype: Dtype = "fp32",
+    quiet: bool = False,
+) -> Embeddings:
+    """The raw embeddings of ``dataset`` under ``model``, from the store or computed now.
+
+    Raises:
+        DataError: an unreadable sample, or one whose embedding is zero or not finite; the message names it.
+        ModelError: the model fails on the batch.
+        StoreError: the store cannot be written.
+    """
+    recipe = ingredients(model, dataset, dtype)
+    path = store.path(recipe)
+    with store.locked(path, warn):
+        found = store.complete(path, warn)
+        if found is not None:
+            return found
+        for cut_off in path.glob(".*"):  # files that a killed run was writing; nobody else can be, under the lock
+            cut_off.unlink()
+        classes = _class_text(model, dataset, dtype)  # first: it is cheap, and fails early
+        shards = _shards(model, dataset, store, path, batch_size, workers, dtype, quiet)
+        meta = {"model": model.spec.label, "ingredients": recipe, "device": model.device, "batch_size": batch_size}
+        files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes)
+        return files.join(shards, classes, dataset.class_names, meta)
+
+
+def _shards(
+    model: LoadedModel,
+    dataset: Dataset,
+    store: Store,
+    path: Path,
+    batch_size: int,
+    workers: int,
+    dtype: Dtype,
+    quiet: bool,
+) -> list[files.Shard]:
+    n = len(dataset.samples)
+    spans = [range(start, min(start + ROWS_PER_SHARD, n)) for start in range(0, n, ROWS_PER_SHARD)]
+    found = {index: shard for index in range(len(spans)) if (shard := store.shard(path, index, warn)) is not None}
+    missing = [index for index in range(len(spans)) if index not in found]
+    # no batch crosses a shard, so that a resumed run puts the same samples into the same batches
+    groups = [
+        spans[index][start : start + batch_size]
+        for index in missing
+        for start in range(0, len(spans[index]), batch_size)
+    ]
+    done = sum(len(shard.ids) for shard in found.values())
+    with tqdm(
+        total=n,
+        initial=done,
+        unit="img",
+        desc=f"embed {dataset.name} with {model.spec.label}",
+        disable=True if quiet else None,  # None: silent when not a terminal
+    ) as bar:
+        encoded = _encoded(model, dataset, groups, workers, dtype, bar.update)
+        for index in missing:
+            found[index] = _as_shard(list(islice(encoded, len(spans[index]))), dataset.kind)
+            files.write_shard(path, index, found[index])
+    return [found[index] for index in range(len(spans))]
+
+
+Encoded = tuple[str, Vectors, "Vectors | None", Any]  # id, image (d_i,), texts (captions, d_t), captions or label
+
+
+def _encoded(
+    model: LoadedModel,
+    dataset: Dataset,
+    groups: Sequence[Sequence[int]],
+    workers: int,
+    dtype: Dtype,
+    progress: Callable[[int], Any],
+) -> Iterator[Encoded]:
+    for ids, images, targets in batches(dataset, groups, model.preprocess, workers):
+        image = _encode(model, model.encoder.encode_image, images, dtype, "image", ids)
+        texts: list[Vectors | None] = [None] * len(ids)
+        if dataset.kind == "captions":
+            owners = [sample for sample, captions in zip(ids, targets, strict=True) for _ in captions]
+            tokens = model.tokenizer([caption for captions in targets for caption in captions])
+            text = _encode(model, model.encoder.encode_text, tokens, dtype, "text", owners)
+            texts = list(np.split(text, np.cumsum([len(captions) for captions in targets])[:-1]))
+        yield from zip(ids, image, texts, targets, strict=True)
+        progress(len(ids))
+
+
+def _encode(
+    model: LoadedModel,
+    encoder: Callable[[Any], Any],
+    batch: torch.Tensor,
+    dtype: Dtype,
+    what: str,
+    names: Sequence[str],
+) -> Vectors:
+    """One batch through one tower: (n, d) float32, checked row by row."""
+    try:
+        with torch.no_grad(), _precision(dtype, model.device):
+            output = encoder(batch.to(model.device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(
+            f"model '{model.spec.label}' fails on the {what}s of {names[0]} … {names[-1]}: "
+            + " ".join(str(error).split())[:300]
+        ) from error
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(names):
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelError(f"model '{model.spec.label}': encode_{what} gives {shape}, expected ({len(names)}, width)")
+    vectors = output.float().cpu().numpy()
+    check_rows(vectors, names, what)
+    return np.asarray(vectors)
+
+
+def _precision(dtype: Dtype, device: str) -> AbstractContextManager[Any]:
+    # the host's default is autocast, which on a CPU means bfloat16
+    kind = torch.device(device).type
+    return torch.autocast(kind, enabled=dtype == "host")
+
+
+def _as_shard(encoded: Sequence[Encoded], kind: str) -> files.Shard:
+    ids, images, texts, targets = zip(*encoded, strict=True)
+    if kind == "classes":
+        return files.Shard(ids, np.stack(images), labels=targets)
+    return files.Shard(
+        ids,
+        np.stack(images),
+        text=np.concatenate(texts),
+        text_image=tuple(row for row, captions in enumerate(targets) for _ in captions),
+        captions=tuple(caption for captions in targets for caption in captions),
+    )
+
+
+def _class_text(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> Vectors | None:
+    """(C, d_t), unit length: normalised prompts, their mean, normalised again, as the host builds it."""
+    if dataset.class_names is None:
+        return None
+    rows = []
+    for name in dataset.class_names:
+        prompts = class_prompts(name, dataset.templates)
+        vectors = _encode(model, model.encoder.encode_text, model.tokenizer(prompts), dtype, "text", prompts)
+        rows.append(F.normalize(F.normalize(torch.from_numpy(vectors), dim=-1).mean(dim=0), dim=0).numpy())
+    return np.stack(rows)
+
+
+def class_prompts(name: str, templates: Any) -> list[str]:
+    """The prompts of a class: a template for each with {c} replaced, or its own list where templates are a dict.
+
+    Raises:
+        DataError: there are no templates, or none for this class.
+
+    >>> class_prompts("cat", ["a photo of a {c}", "a drawing of a {c}"])
+    ['a photo of a cat', 'a drawing of a cat']
+    """
+    if isinstance(templates, dict):
+        if name not in templates:
+            raise DataError(f"no prompts for class '{name}' in the template file")
+        return list(templates[name])
+    if not templates:
+        raise DataError("the dataset has no prompt templates: add zeroshot_classification_templates.txt")
+    return [template.format(c=name) for template in templates]

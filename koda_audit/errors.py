@@ -1,0 +1,50 @@
+"""One root exception; every subclass says whose fault it is.
+
+    KodaAuditError
+    ├── InputError     an argument, option or file that the caller gave
+    ├── DataError      a dataset or a sample in it
+    ├── ModelError     a model, its checkpoint or its loader
+    ├── StoreError     the embedding store
+    └── PluginError    a registered task, alignment or measure
+
+The command line prints the message alone and exits with 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KodaAuditError(Exception):
+    """Something that the caller can mend; the message says what and how."""
+
+
+class InputError(KodaAuditError, ValueError):
+    """An argument, option or file that the caller gave."""
+
+
+class DataError(KodaAuditError):
+    """A dataset, or a sample in it."""
+
+
+class ModelError(KodaAuditError):
+    """A model, its checkpoint or its loader."""
+
+
+class StoreError(KodaAuditError):
+    """The embedding store."""
+
+
+class PluginError(KodaAuditError):
+    """A registered task, alignment or measure."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
+    """The sentence for an unknown name: near matches first, else all choices (at most 12)."""
+    known = sorted(choices)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"unknown {kind} '{name}': did you mean {' or '.join(repr(match) for match in near)}?"
+    listed = ", ".join(known[:12]) + (f", … ({len(known)} in all)" if len(known) > 12 else "")
+    return f"unknown {kind} '{name}': choose one of {listed}"

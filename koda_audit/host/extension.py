@@ -1,0 +1,130 @@
+"""Extends the module ``clip_benchmark.cli`` in memory: more tasks, one more kind of model, readable errors.
+
+The host's own tasks, options and errors stay what they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from koda_audit.errors import InputError, KodaAuditError, PluginError
+from koda_audit.host.options import OURS, extend_parser
+from koda_audit.registry import tasks
+
+PYTHON_MODELS = "koda_python"
+
+Function = Callable[..., Any]
+
+
+def extend(cli: ModuleType) -> None:
+    """Make ``clip_benchmark.cli`` know the registered tasks. A second call changes nothing.
+
+    Raises:
+        PluginError: this clip_benchmark lacks something we rely on; then nothing is changed.
+    """
+    wrappers: dict[str, Callable[[ModuleType, Function], Function]] = {
+        "get_parser_args": _get_parser_args,
+        "main_eval": _main_eval,
+        "run": _run,
+        "main": _main,
+    }
+    missing = [name for name in (*wrappers, "argparse", "MODEL_TYPES") if not hasattr(cli, name)]
+    if missing:
+        raise PluginError(
+            f"clip_benchmark.cli has no {', '.join(missing)}: install a clip-benchmark that koda-audit asks for"
+        )
+    _add_python_models(cli.MODEL_TYPES)
+    for name, wrapper in wrappers.items():
+        host = getattr(cli, name)
+        # the mark sits on the function: a reloaded module keeps its other attributes, but has new functions
+        if not hasattr(host, "koda_audit_host"):
+            extended = wraps(host)(wrapper(cli, host))
+            extended.koda_audit_host = host  # type: ignore[attr-defined]
+            setattr(cli, name, extended)
+
+
+def _get_parser_args(cli: ModuleType, host: Function) -> Function:
+    """The host builds its parser and parses in one function, so ours comes in by the name ``argparse``."""
+
+    class Parser(argparse.ArgumentParser):
+        # sub-parsers are of this class too, but argparse asks them by parse_known_args: only the whole is extended
+        def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                for problem in extend_parser(self, tasks()):
+                    _say(f"koda_audit: warning: {problem}")
+            except Exception as error:  # the host must go on without us, and say so
+                _say(f"koda_audit: its tasks are missing from clip_benchmark ({error}); run `koda-audit doctor`")
+            return super().parse_args(*args, **kwargs)
+
+    def get_parser_args() -> Any:
+        original = cli.argparse
+        cli.argparse = SimpleNamespace(**{**vars(argparse), "ArgumentParser": Parser})  # type: ignore[attr-defined]
+        try:
+            return host()
+        finally:
+            cli.argparse = original  # type: ignore[attr-defined]
+
+    return get_parser_args
+
+
+def _main_eval(cli: ModuleType, host: Function) -> Function:
+    def main_eval(base: Namespace) -> Any:
+        if getattr(base, "model_type", None) == PYTHON_MODELS and not getattr(base, "koda_allow_code", False):
+            raise InputError(f"--model_type {PYTHON_MODELS} runs code of yours: add --koda_allow_code if you trust it")
+        if base.task in getattr(base, OURS, ()):
+            from koda_audit.host.runner import check_all
+
+            check_all(base, cli)
+        return host(base)
+
+    return main_eval
+
+
+def _run(cli: ModuleType, host: Function) -> Function:
+    def run(args: Namespace) -> Any:
+        if args.task not in getattr(args, OURS, ()):
+            return host(args)
+        from koda_audit.host.runner import run as run_task
+
+        return run_task(args)
+
+    return run
+
+
+def _main(cli: ModuleType, host: Function) -> Function:
+    def main() -> Any:
+        try:
+            return host()
+        except KodaAuditError as error:
+            if os.environ.get("KODA_AUDIT_DEBUG") == "1":
+                traceback.print_exc()
+            _say(f"koda_audit: error: {error}")
+            raise SystemExit(2) from error
+
+    return main
+
+
+def _add_python_models(model_types: list[str]) -> None:
+    from clip_benchmark.models import TYPE2FUNC
+
+    TYPE2FUNC[PYTHON_MODELS] = _load_python
+    if PYTHON_MODELS not in model_types:
+        model_types.append(PYTHON_MODELS)  # the very list that load_clip asks
+
+
+def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
+    from koda_audit.models import load_python
+
+    return load_python(model_name, pretrained, cache_dir, device)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -1,0 +1,149 @@
+"""The task koda_discrepancy: groups of samples that one model clusters and the other does not, in both directions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pandas as pd
+
+from koda_audit._kernels.rbf import MODALITIES
+from koda_audit.discrepancy.find import KERNELS, find_discrepancies
+from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.themes import shared_words
+from koda_audit.document import Outcome, SampleGrid, Section, escape
+from koda_audit.embeddings.container import Embeddings
+from koda_audit.errors import InputError, unknown
+from koda_audit.host_tasks.protocol import Inputs
+
+SHOWN = 12  # samples a grid
+
+
+class DiscrepancyTask:
+    """KODA (ICML 2026, arXiv 2606.04180) between a model and a reference, each way."""
+
+    name = "koda_discrepancy"
+    help = "groups of samples that one model clusters and the reference does not, and the reverse"
+    compares = True
+
+    def add_options(self, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--koda_modality",
+            default="joint",
+            help="what a pair is compared by: joint (image and text, default), image or text",
+        )
+        group.add_argument("--koda_kernel", default="rbf", help="kernel of each modality; default: rbf")
+        group.add_argument("--koda_directions", type=int, default=10, help="directions each way; default: 10")
+        group.add_argument(
+            "--koda_epsilon",
+            type=float,
+            help="coherence that the other model may show at most; default: 2/n, twice that of a random direction",
+        )
+
+    def check(self, options: argparse.Namespace) -> None:
+        for kind, value, known in (
+            ("--koda_modality", options.koda_modality, MODALITIES),
+            ("--koda_kernel", options.koda_kernel, KERNELS),
+        ):
+            if value not in known:
+                raise InputError(unknown(kind, value, known))
+        if options.koda_directions < 1:
+            raise InputError(f"--koda_directions {options.koda_directions}: at least 1")
+        if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
+            raise InputError(f"--koda_epsilon {options.koda_epsilon}: must lie in (0, 1]")
+
+    def run(self, inputs: Inputs) -> Outcome:
+        assert inputs.reference is not None
+        ways = {
+            "": (inputs.target, inputs.reference),
+            "reverse_": (inputs.reference, inputs.target),
+        }
+        metrics: dict[str, float | None] = {}
+        sections: list[Section] = []
+        files: dict[str, pd.DataFrame] = {}
+        settings = {}
+        for way, (target, reference) in ways.items():
+            found = find_discrepancies(
+                target,
+                reference,
+                modality=inputs.options.koda_modality,
+                kernel=inputs.options.koda_kernel,
+                n_directions=inputs.options.koda_directions,
+                epsilon=inputs.options.koda_epsilon,
+                seed=inputs.options.seed,
+            )
+            metrics.update(_metrics(found, f"koda_{way}"))
+            sections.extend(_sections(found, target, reference, way))
+            files.update(_files(found, way))
+            settings[way] = found.settings
+        return Outcome(metrics, settings, tuple(sections), files)
+
+
+task = DiscrepancyTask()
+
+
+def _metrics(found: Discrepancies, prefix: str) -> dict[str, float | None]:
+    first = found.frame.iloc[0]
+    return {
+        f"{prefix}coherence_top1": float(first["coherence_target"]),
+        f"{prefix}coherence_other_top1": float(first["coherence_reference"]),
+        f"{prefix}excess_top1": float(found.frame["excess"].max()),
+        f"{prefix}directions": float(found.directions.shape[1]),
+        f"{prefix}epsilon": found.epsilon,
+        f"{prefix}duality_gap_max": float(found.frame["duality_gap"].max()),
+        f"{prefix}lambda_max": float(found.spectrum["target"].iloc[0]),
+    }
+
+
+def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, way: str) -> Iterator[Section]:
+    ours, theirs = target.meta.get("model", "target"), reference.meta.get("model", "reference")
+    captions = target.pairs().captions
+    row_of = {sample: row for row, sample in enumerate(target.ids)}
+    themes, grids = [], []
+    for record in found.frame.itertuples():
+        lobe = found.subsets[(found.subsets["direction"] == record.direction) & (found.subsets["lobe"] == record.lobe)]
+        members = [row_of[sample] for sample in lobe["id"]]
+        words = shared_words(captions, members) if captions else []
+        theme = ", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in words)
+        themes.append(theme or None)
+        shown = members[:SHOWN]
+        grids.append(
+            SampleGrid(
+                name=f"{way}direction-{record.direction:02d}-{record.lobe}",
+                title=f"{ours} groups these {len(members)}, {theirs} does not: excess {record.excess:.4f}"
+                + (f" · {theme}" if theme else ""),
+                ids=tuple(target.ids[row] for row in shown),
+                captions=tuple(captions[row] if captions else target.ids[row] for row in shown),
+            )
+        )
+    frame = found.frame
+    table = pd.DataFrame(
+        {
+            "direction": frame["direction"],
+            "lobe": frame["lobe"],
+            "samples": frame["n"],
+            f"coherence in {ours}": frame["coherence_target"],
+            f"in {theirs}": frame["coherence_reference"],
+            f"lobe's in {ours}": frame["lobe_coherence_target"],
+            f"lobe's in {theirs}": frame["lobe_coherence_reference"],
+            "excess": frame["excess"],
+            "shared words": themes,
+        }
+    )
+    yield Section(
+        f"What {ours} groups and {theirs} does not",
+        f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
+        f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
+        f"{found.frame['duality_gap'].max():.1g}). Its two lobes are the samples at either end. *Excess* is the "
+        f"coherence of a lobe's samples in {escape(ours)} minus theirs in {escape(theirs)}. *Shared words* stand in "
+        "more of the lobe's captions than of the others' (share of the others in brackets).",
+        table,
+        tuple(grids),
+    )
+
+
+def _files(found: Discrepancies, way: str) -> dict[str, pd.DataFrame]:
+    files = {f"tables/{way}directions.csv": found.frame}
+    for (direction, lobe), subset in found.subsets.groupby(["direction", "lobe"], sort=True):
+        files[f"subsets/{way}direction-{direction:02d}-{lobe}.csv"] = subset
+    return files

@@ -1,0 +1,39 @@
+"""What a task is: anything with these attributes, found under the entry-point group ``clip_benchmark.tasks``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Protocol
+
+from koda_audit.document import Outcome
+from koda_audit.embeddings.container import Embeddings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the runner hands a task: one model on one dataset, and the reference model on the same samples.
+
+    ``reference`` is None for a task that does not compare; where it is given, its rows follow the ids of ``target``.
+    """
+
+    target: Embeddings
+    reference: Embeddings | None
+    options: argparse.Namespace
+
+
+class Task(Protocol):
+    """A task of ``clip_benchmark eval``: embeddings in, flat metrics and a document out."""
+
+    name: str  # what follows --task
+    help: str  # one line for `list tasks` and for the option group
+    compares: bool  # True: wants a reference model
+
+    def add_options(self, group: argparse._ArgumentGroup) -> None:
+        """Add this task's own options to the runner; every option starts with the task's prefix."""
+
+    def check(self, options: argparse.Namespace) -> None:
+        """Raise InputError for options that cannot work; called before anything is loaded."""
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Do the work. ``Outcome.metrics`` become the host's JSON, the rest lies beside it."""

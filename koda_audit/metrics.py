@@ -1,0 +1,39 @@
+"""The table of metrics: what each key means, its range, and which way is better.
+
+Chance levels depend on the data (1/C, k/n) and stand beside the number, not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``better`` is "up", "down", or None for a number that is no merit."""
+
+    key: str
+    meaning: str
+    low: float | None
+    high: float | None
+    better: Literal["up", "down"] | None = None
+    unit: str | None = None
+
+
+_KODA = (
+    Metric("coherence_top1", "coherence x'Ax/n of the first direction in the model that groups", 0, 1),
+    Metric("coherence_other_top1", "coherence x'Bx/n of the same direction in the other model, at most epsilon", 0, 1),
+    Metric("excess_top1", "largest excess of a lobe: its coherence in one model minus the other", -1, 1),
+    Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None),
+    Metric("epsilon", "the coherence that the other model may show at most", 0, 1),
+    Metric("duality_gap_max", "largest gap to the dual optimum over all directions: 0 is the global optimum", 0, None),
+    Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
+)
+
+# each comparison is made both ways: what the model groups and the reference does not, and the reverse
+METRICS: dict[str, Metric] = {
+    f"{prefix}{metric.key}": Metric(f"{prefix}{metric.key}", metric.meaning, metric.low, metric.high, metric.better)
+    for prefix in ("koda_", "koda_reverse_")
+    for metric in _KODA
+}

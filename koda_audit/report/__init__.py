@@ -1,0 +1,1 @@
+"""Reports: sections as markdown, sample grids as pictures, results as CSV and strict JSON."""

@@ -1,0 +1,59 @@
+"""Sections as markdown. All text that comes from data is escaped: a caption is never markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+
+from koda_audit.document import Section, escape, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
+    """The whole report. ``pictures`` maps the name of a grid to the path of its picture."""
+    lines = [f"# {escape(title)}", ""]
+    for section in sections:
+        lines += [f"## {escape(section.title)}", ""]
+        if section.text:
+            lines += [section.text, ""]
+        if section.table is not None:
+            lines += [markdown_table(section.table), ""]
+        for grid in section.grids:
+            lines += [f"![{escape(grid.title)}]({pictures[grid.name]})", ""]
+    return "\n".join(lines)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A GitHub table; numbers to four significant digits."""
+    rows = [[escape(cell(value)) for value in row] for row in table.itertuples(index=False)]
+    headers = [escape(str(column)) for column in table.columns]
+    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=_align(table)))
+
+
+def terminal_table(table: pd.DataFrame) -> str:
+    """The same table for a terminal."""
+    rows = [[printable(cell(value)) for value in row] for row in table.itertuples(index=False)]
+    return str(
+        tabulate(rows, headers=list(table.columns), tablefmt="simple", disable_numparse=True, colalign=_align(table))
+    )
+
+
+def cell(value: Any) -> str:
+    """A value as a reader wants it: four significant digits, a dash for what is not defined."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return str(value)
+    number = float(value)
+    if number == int(number) and abs(number) < 1e6:
+        return str(int(number))
+    return f"{number:.4g}"
+
+
+def _align(table: pd.DataFrame) -> list[str]:
+    return ["right" if kind in "fiu" else "left" for kind in (table[column].dtype.kind for column in table.columns)]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from koda_audit import Embeddings
+from koda_audit.embeddings.files import read_shard
+from koda_audit.errors import StoreError
+
+
+def sample(n: int = 6) -> Embeddings:
+    random = np.random.default_rng(0)
+    return Embeddings(
+        random.normal(size=(n, 4)).astype(np.float32),
+        random.normal(size=(2 * n, 3)).astype(np.float32),
+        ids=[f"id {i}/ü" for i in range(n)],
+        text_image=np.repeat(np.arange(n), 2),
+        captions=[f"caption\t<{i}>\n" for i in range(2 * n)],
+        labels=np.arange(n) % 2,
+        class_text=random.normal(size=(2, 3)).astype(np.float32),
+        class_names=["x", "y"],
+        meta={"model": "m"},
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    a = sample()
+    a.save(tmp_path / "e")
+    b = Embeddings.load(tmp_path / "e")
+    assert isinstance(b.image, np.memmap)
+    for name in ("image", "text", "text_image", "labels", "class_text"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert (a.ids, a.captions, a.class_names, a.meta) == (b.ids, b.captions, b.class_names, b.meta)
+    sample(3).save(tmp_path / "e")
+    assert len(Embeddings.load(tmp_path / "e")) == 3
+
+
+FILES = ["00000-image.npy", "00000-text.npy", "00000.json", "classes.npy", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    # a flipped letter in free text of the manifest cannot be told from another text
+    [
+        (name, damage)
+        for name in FILES
+        for damage in ("flip", "truncate", "delete")
+        if (name, damage) != (FILES[-1], "flip")
+    ],
+)
+def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    sample().save(tmp_path)
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    if damage == "delete":
+        path.unlink()
+    else:
+        # the last quarter: data, not the header
+        content[-len(content) // 4] ^= 1
+        path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    with pytest.raises(StoreError, match=name.replace(".", r"\.")):
+        Embeddings.load(tmp_path)
+
+
+def test_nothing_half_written_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match="the disk is full; free some space"):
+        sample().save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    sample().save(tmp_path)
+    evil = np.array([print], dtype=object)
+    np.save(tmp_path / "00000-image.npy", evil, allow_pickle=True)
+    record = json.loads((tmp_path / "00000.json").read_text())
+    sha256 = hashlib.sha256((tmp_path / "00000-image.npy").read_bytes()).hexdigest()
+    record["files"]["00000-image.npy"]["sha256"] = sha256
+    (tmp_path / "00000.json").write_text(json.dumps(record))
+    with pytest.raises(StoreError, match=r"damaged: .*Python objects"):
+        read_shard(tmp_path, 0)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_tiny_clip
+
+from koda_audit.errors import InputError, ModelError
+from koda_audit.models import ModelSpec, check_model, load_model
+
+
+def local(folder: Path) -> ModelSpec:
+    return ModelSpec(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-23", "openai", "unknown model 'ViT-B-23': did you mean .*'ViT-B-32'"),
+        ("ViT-B-32", "opnai", "unknown pretrained tag .*: did you mean 'openai'"),
+        ("ViT-B-32", "", "would have random weights"),
+        ("local-dir:/nowhere", "", "there is no folder /nowhere"),
+        ("py:module:function", "", "add --koda_allow_code"),
+        ("py:module", "x", "add --koda_allow_code"),
+    ],
+)
+def test_a_wrong_name_is_found_before_loading(name: str, pretrained: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_model(ModelSpec(name, pretrained), allow_code=False)
+
+
+def test_a_folder_without_weights_is_not_a_random_model(tmp_path: Path) -> None:
+    folder = write_tiny_clip(tmp_path / "m")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no weights"):
+        check_model(local(folder), allow_code=False)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("this code ran",))
+
+
+def test_bad_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_tiny_clip(tmp_path / "m")
+    weights = folder / "open_clip_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded: SafetensorError"):
+        load_model(local(folder))
+    from safetensors.torch import save_file
+
+    save_file({"foreign": torch.zeros(2)}, weights)
+    with pytest.raises(ModelError, match=r"cannot be loaded: RuntimeError: .*Missing key"):
+        load_model(local(folder))
+    weights.unlink()
+    for name, content in (("whole", {"a": Evil()}), ("protocol", Evil())):
+        (folder / "open_clip_pytorch_model.bin").write_bytes(pickle.dumps(content))
+        with pytest.raises(ModelError, match="holds more than tensors and so could run code"):
+            load_model(local(folder))
+        assert "this code ran" not in capsys.readouterr().out, name
+
+
+def test_identity_is_of_the_function_not_of_the_place(tiny_clip: Path, tiny_clip_2: Path, tmp_path: Path) -> None:
+    here = load_model(local(tiny_clip)).identity
+    copy = load_model(local(Path(shutil.copytree(tiny_clip, tmp_path / "copy")))).identity
+    assert here == copy
+    assert load_model(local(tiny_clip_2)).identity["weights"] != here["weights"]
+    moved = load_model(local(write_tiny_clip(tmp_path / "p", mean=0.4))).identity
+    assert moved["weights"] == here["weights"]
+    assert moved["preprocess"] != here["preprocess"]
+    config = json.loads((tmp_path / "copy" / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True  # the same weights, another function
+    (tmp_path / "copy" / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_model(local(tmp_path / "copy")).identity != here
+
+
+LOADER = """
+import open_clip, torch
+def good(pretrained, device):
+    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:" + pretrained)
+    return model, preprocess, open_clip.get_tokenizer("local-dir:" + pretrained)
+def random(pretrained, device):
+    model, preprocess, tokenizer = good(pretrained, device)
+    return model, lambda image: torch.rand(3, 32, 32), tokenizer
+def pair(pretrained, device):
+    return good(pretrained, device)[:2]
+def blind(pretrained, device):
+    return object(), *good(pretrained, device)[1:]
+"""
+
+
+def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "my_loader.py"
+    path.write_text(LOADER)
+    by_path = load_model(ModelSpec(f"py:{path}:good", str(tiny_clip)))
+    assert by_path.identity["weights"] == load_model(local(tiny_clip)).identity["weights"]
+    monkeypatch.chdir(tmp_path)  # a console script does not have the working folder on its path
+    assert load_model(ModelSpec("py:my_loader:good", str(tiny_clip))).identity == by_path.identity
+    for function, message in {
+        "random": "its preprocessing is random",
+        "pair": r"must return \(model, preprocess, tokenizer\)",
+        "blind": "has no encode_image",
+        "god": "unknown function in .*: did you mean 'good'",
+    }.items():
+        with pytest.raises(ModelError, match=message):
+            load_model(ModelSpec(f"py:{path}:{function}", str(tiny_clip)))
+    with pytest.raises(ModelError, match="there is no module 'no_such_module'"):
+        load_model(ModelSpec("py:no_such_module:f", ""))
+    with pytest.raises(ModelError, match="there is no file"):
+        load_model(ModelSpec("py:nowhere.py:f", ""))
+
+
+def test_labels_and_parsing() -> None:
+    assert ModelSpec.parse("ViT-B-32,openai") == ModelSpec("ViT-B-32", "openai")
+    assert ModelSpec.parse("local-dir:/a/b") == ModelSpec("local-dir:/a/b", "")
+    assert ModelSpec("local-dir:/a/b").label == "b"
+    assert ModelSpec("py:a.py:load", "/x/final.pt").label == "final"
+    assert ModelSpec("ViT-B-32", "openai").label == "ViT-B-32 openai"
+    for bad in ("", "a,b,c"):
+        with pytest.raises(InputError):
+            ModelSpec.parse(bad)
+
+
+def test_a_bare_checkpoint_is_warned_about(tiny_clip: Path) -> None:
+    with pytest.warns(UserWarning, match="takes architecture and preprocessing from 'ViT-B-32'"):
+        check_model(ModelSpec("ViT-B-32", str(tiny_clip / "open_clip_model.safetensors")), allow_code=False)
+
+
+def test_the_quick_gelu_trap_is_loud(monkeypatch: pytest.MonkeyPatch, tiny_clip: Path) -> None:
+    import warnings
+
+    import clip_benchmark.models
+    import open_clip
+
+    def host(**_: object) -> tuple[object, object, object]:
+        warnings.warn(
+            "QuickGELU mismatch between final model config (quick_gelu=False) and pretrained tag.", stacklevel=2
+        )
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+        return model, preprocess, open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+
+    monkeypatch.setattr(clip_benchmark.models, "load_clip", host)
+    with pytest.warns(UserWarning, match="Use 'ViT-L-14-quickgelu'"):
+        loaded = load_model(ModelSpec("ViT-L-14", "openai"))
+    assert loaded.identity["quick_gelu_mismatch"]

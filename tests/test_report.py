@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from koda_audit.document import SampleGrid, Section, escape
+from koda_audit.errors import InputError, StoreError
+from koda_audit.report.markdown import cell, markdown_table, terminal_table
+from koda_audit.report.pictures import draw_grid
+from koda_audit.report.write import write_csv, write_report
+from koda_audit.results import COLUMNS, Result
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "a | b",
+    "[x](javascript:1)",
+    "=1+1",
+    "\x1b[31mred",
+    "*bold* `code`",
+    "a\nb",
+    "$x$",
+]
+
+
+def images(wanted: list[str]) -> dict[str, Image.Image]:
+    return {sample: Image.new("RGB", (20 + 10 * i, 30), "red") for i, sample in enumerate(wanted)}
+
+
+def report(folder: Path, value: float = 1.0) -> Path:
+    grid = SampleGrid("direction-1/../x", EVIL[0], tuple("abcdefg"), (*EVIL[:6], "a " * 99))
+    table = pd.DataFrame({"caption": EVIL, "n": range(len(EVIL))})
+    result = Result("m", "p", "d", "t", "koda_x", value)
+    return write_report(
+        folder, EVIL[0], [Section("S", "text", table, (grid,))], {"subsets/a.csv": table}, [result], images
+    )
+
+
+def test_a_report_is_complete_and_inert(tmp_path: Path) -> None:
+    path = report(tmp_path / "r", value=math.nan)
+    text = path.read_text()
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert re.search(r"(?<!\\)\]\(javascript", text) is None
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "figures",
+        "report.md",
+        "results.csv",
+        "results.json",
+        "subsets",
+    ]
+    picture = path.parent / "figures" / "direction-1_.._x.png"
+    assert "figures/direction-1_.._x.png" in text
+    with Image.open(picture) as sheet:
+        assert sheet.width == 6 * 162 + 12
+    rows = json.loads((path.parent / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert list(rows[0]) == list(COLUMNS)
+    assert rows[0]["value"] is None
+    with (path.parent / "subsets" / "a.csv").open(newline="") as stream:
+        captions = [row["caption"] for row in csv.DictReader(stream)]
+    assert captions[3] == "'=1+1"
+    assert captions[0] == EVIL[0]
+
+
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
+    report(tmp_path / "r")
+    report(tmp_path / "r")
+    (tmp_path / "r" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match=r"holds 'thesis.tex', which is no part of a report"):
+        report(tmp_path / "r")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        report(tmp_path / "file")
+
+
+def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(tmp_path / "r").read_text()
+
+    def full(self: Image.Image, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(StoreError, match="No space left"):
+        report(tmp_path / "r", 2.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+    assert (tmp_path / "r" / "report.md").read_text() == before
+
+
+@given(st.text())
+def test_escaped_text_is_one_inert_line(text: str) -> None:
+    escaped = escape(text)
+    assert "\n" not in escaped
+    assert "<" not in escaped
+    assert ">" not in escaped
+
+
+def test_tables_in_both_forms() -> None:
+    table = pd.DataFrame({"name": ["a|b"], "x": [0.123456], "n": [3], "none": [None], "nan": [np.nan]})
+    assert markdown_table(table).splitlines()[2] == r"| a\|b   | 0.1235 |   3 | –      |     – |"
+    assert terminal_table(table).splitlines()[2].split() == ["a|b", "0.1235", "3", "–", "–"]
+    assert [cell(v) for v in (1e-9, 1234567.0, 2.0, True, "x", np.float32(0.5))] == [
+        *("1e-09", "1.235e+06", "2", "True", "x", "0.5")
+    ]
+
+
+def test_grids_of_any_size() -> None:
+    for n in (1, 6, 7):
+        ids = tuple(str(i) for i in range(n))
+        sheet = draw_grid(SampleGrid("g", "títle 标题 " * 40, ids, ("x" * 200,) * n), images(list(ids)))
+        assert sheet.width >= 480
+    lone = draw_grid(SampleGrid("g", "", ("a",), ("",)), {"a": Image.new("RGB", (1, 4000))})
+    assert lone.width == 480
+
+
+def test_formulas_only_in_text_columns(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [-1.5], "t": ["-1.5"], "u": ["@a"]}))
+    assert (tmp_path / "a.csv").read_text() == "x,t,u\n-1.5,'-1.5,'@a\n"
