@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import koda_audit
-from koda_audit.errors import KodaAuditError, unknown
+from koda_audit.errors import KodaAuditError, one_line_warnings, unknown
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return COMMANDS[args.command].run(args)
+        with one_line_warnings():
+            return COMMANDS[args.command].run(args)
     except KodaAuditError as error:
         if os.environ.get("KODA_AUDIT_DEBUG") == "1":
             traceback.print_exc()

@@ -7,13 +7,19 @@
     ├── StoreError     the embedding store
     └── PluginError    a registered task, alignment or measure
 
+    KodaAuditWarning   a UserWarning: worth knowing, stops nothing
+
 The command line prints the message alone and exits with 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class KodaAuditError(Exception):
@@ -38,6 +44,26 @@ class StoreError(KodaAuditError):
 
 class PluginError(KodaAuditError):
     """A registered task, alignment or measure."""
+
+
+class KodaAuditWarning(UserWarning):
+    """Something the caller should know that stops nothing."""
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """For a command line: our warnings as one line each, without file and line number; all others as ever."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, KodaAuditWarning):
+            print(f"koda_audit: warning: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:

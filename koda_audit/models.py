@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from koda_audit._files import digest, file_sha256
-from koda_audit.errors import InputError, KodaAuditError, ModelError, unknown
+from koda_audit.errors import InputError, KodaAuditError, KodaAuditWarning, ModelError, unknown
 
 PYTHON = "py:"
 LOCAL = "local-dir:"
@@ -124,6 +124,7 @@ def check_model(spec: ModelSpec, allow_code: bool) -> None:
             warnings.warn(
                 f"{spec.pretrained}: a bare checkpoint takes architecture and preprocessing from '{spec.name}'; "
                 f"a {LOCAL} folder with its own open_clip_config.json is safer",
+                KodaAuditWarning,
                 stacklevel=2,
             )
 
@@ -152,7 +153,8 @@ def load_model(spec: ModelSpec, device: str = "cpu", cache_dir: str | None = Non
             )
         quick_gelu = [str(warning.message) for warning in caught if "QuickGELU" in str(warning.message)]
     for message in quick_gelu:
-        warnings.warn(f"{spec.name}: {message} Use '{spec.name}-quickgelu': this is another function.", stacklevel=2)
+        better = f"{message} Use '{spec.name}-quickgelu': this is another function."
+        warnings.warn(f"{spec.name}: {better}", KodaAuditWarning, stacklevel=2)
     if not isinstance(triple, tuple) or len(triple) != 3:
         raise ModelError(f"model '{spec.name}': its loader must return (model, preprocess, tokenizer)")
     model, preprocess, tokenizer = triple

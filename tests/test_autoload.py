@@ -47,7 +47,7 @@ class Task:
     help = "a toy"
     compares = False
     def add_options(self, group): group.add_argument("--toy_size", type=int, default=3)
-    def check(self, options): pass
+    def check(self, options, samples=None): pass
     def run(self, inputs): pass
 toy = Task()
 
@@ -125,10 +125,10 @@ def test_bad_plugins_are_named_and_the_good_one_works(folder):
     code = (
         "import sys; import clip_benchmark.cli as cli; sys.argv = ['x', 'eval', '--task', 'toy']\n"
         "args = cli.get_parser_args()[1]; "
-        "print(args.task, args.toy_size, args.model, args.koda_tasks, hasattr(args, 'greedy_size'))"
+        "print(args.task, args.toy_size, args.model, 'toy' in args.koda_tasks, hasattr(args, 'greedy_size'))"
     )
     done = python(folder, "-c", code)
-    assert done.stdout == "toy 3 ['m'] ('toy',) False\n", done.stderr
+    assert done.stdout == "toy 3 ['m'] True False\n", done.stderr
     assert "'greedy' of toys is left out" in done.stderr
     assert "--demanding_size is required" in done.stderr
     assert "clip_benchmark has a task of that name" in done.stderr

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
 from koda_audit._contrast.psd import PositiveSemidefinite, positive_semidefinite
-from koda_audit.errors import InputError
+from koda_audit.errors import InputError, KodaAuditWarning
 
 Floats = NDArray[np.float64]
 
 
-class FewerDirections(UserWarning):
+class FewerDirections(KodaAuditWarning):
     """A later direction is infeasible, so there are fewer than were asked for."""
 
 

@@ -26,6 +26,7 @@ from koda_audit.host_tasks.discrepancy import task
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import ModelSpec, load_model
 from koda_audit.report.markdown import terminal_table
+from koda_audit.report.measured import how_measured
 from koda_audit.report.write import check_replaceable, write_report
 from koda_audit.results import Result, signature
 
@@ -68,7 +69,10 @@ def main(output: Path, quiet: bool) -> int:
     report = write_report(
         output,
         "Demo: which groups of digits does one model see and the other not?",
-        list(_sections(summary, outcomes, len(reference))),
+        [
+            *_sections(summary, outcomes, len(reference)),
+            how_measured([reference, *others.values()], outcomes["plain"].settings),
+        ],
         {_below(path, name): table for name, outcome in outcomes.items() for path, table in outcome.files.items()},
         list(_results(outcomes, others, reference, dataset)),
         lambda wanted: dataset.images(wanted, reference.ids),
@@ -85,7 +89,7 @@ def _summary(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     """A row for each comparison and way: its strongest lobe."""
     rows = []
     for name, outcome in outcomes.items():
-        for section, (sees, blind) in zip(outcome.sections, ((REFERENCE, name), (name, REFERENCE)), strict=True):
+        for section, (sees, blind) in zip(outcome.sections[:2], ((REFERENCE, name), (name, REFERENCE)), strict=True):
             assert section.table is not None
             best = section.table.sort_values("excess", ascending=False).iloc[0]
             rows.append((sees, blind, best["excess"], best["shared words"]))

@@ -76,9 +76,7 @@ def find_discrepancies(
     models = {"target": target, "reference": reference}
     _check_choices(models, modality, kernel, features, seed)
     n = len(target)
-    level = 2 / n if epsilon is None and multiplier is None else epsilon
-    check_settings(n, level, n_directions, multiplier)
-    check_memory(n, available_memory())
+    level = check_size(n, epsilon, n_directions, multiplier)
     vectors = {role: _vectors(model.aligned_to(target.ids), modality, role) for role, model in models.items()}
 
     widths = {role: fit_bandwidth(values, TARGET, int(seed)) for role, values in vectors.items()}
@@ -123,6 +121,18 @@ def find_discrepancies(
             "seed": int(seed),
         },
     )
+
+
+def check_size(n: int, epsilon: float | None, n_directions: int, multiplier: float | None = None) -> float | None:
+    """Whether ``n`` samples are enough, and few enough for the memory; returns epsilon, by default 2/n.
+
+    Raises:
+        InputError: too few samples, a value out of range, not enough memory.
+    """
+    level = 2 / n if epsilon is None and multiplier is None else epsilon
+    check_settings(n, level, n_directions, multiplier)
+    check_memory(n, available_memory())
+    return level
 
 
 def _check_choices(models: dict[str, Embeddings], modality: str, kernel: str, features: str, seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -25,11 +24,6 @@ from koda_audit.models import LoadedModel
 ROWS_PER_SHARD = 1024
 Dtype = Literal["fp32", "host"]
 Vectors = NDArray[np.float32]
-
-
-def warn(message: str) -> None:
-    """Say something on the terminal that is no failure."""
-    print(f"koda_audit: {message}", file=sys.stderr)
 
 
 def ingredients(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> dict[str, Any]:
@@ -69,15 +63,22 @@ def embed(
     """
     recipe = ingredients(model, dataset, dtype)
     path = store.path(recipe)
-    with store.locked(path, warn):
-        found = store.complete(path, warn)
+    with store.locked(path):
+        found = store.complete(path)
         if found is not None:
+            found.meta["model"] = model.spec.label  # the same function may lie under another name by now
             return found
         for cut_off in path.glob(".*"):  # files that a killed run was writing; nobody else can be, under the lock
             cut_off.unlink()
         classes = _class_text(model, dataset, dtype)  # first: it is cheap, and fails early
         shards = _shards(model, dataset, store, path, batch_size, workers, dtype, quiet)
-        meta = {"model": model.spec.label, "ingredients": recipe, "device": model.device, "batch_size": batch_size}
+        meta = {
+            "model": model.spec.label,
+            "ingredients": recipe,
+            "device": model.device,
+            "batch_size": batch_size,
+            "host_precision_turn": _host_precision_turn(model, dataset) if dtype == "fp32" else None,
+        }
         files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes)
         return files.join(shards, classes, dataset.class_names, meta)
 
@@ -94,7 +95,7 @@ def _shards(
 ) -> list[files.Shard]:
     n = len(dataset.samples)
     spans = [range(start, min(start + ROWS_PER_SHARD, n)) for start in range(0, n, ROWS_PER_SHARD)]
-    found = {index: shard for index in range(len(spans)) if (shard := store.shard(path, index, warn)) is not None}
+    found = {index: shard for index in range(len(spans)) if (shard := store.shard(path, index)) is not None}
     missing = [index for index in range(len(spans)) if index not in found]
     # no batch crosses a shard, so that a resumed run puts the same samples into the same batches
     groups = [
@@ -163,6 +164,17 @@ def _encode(
     vectors = output.float().cpu().numpy()
     check_rows(vectors, names, what)
     return np.asarray(vectors)
+
+
+def _host_precision_turn(model: LoadedModel, dataset: Dataset) -> float:
+    """How far the host's default precision would turn the image vectors: largest 1 - cosine on the first samples."""
+    first = range(min(32, len(dataset.samples)))
+    ids, images, _ = next(iter(batches(dataset, [first], model.preprocess, workers=0)))
+    exact, mixed = (
+        torch.from_numpy(_encode(model, model.encoder.encode_image, images, dtype, "image", ids)).double()
+        for dtype in ("fp32", "host")
+    )
+    return float((1 - F.cosine_similarity(exact, mixed)).max())
 
 
 def _precision(dtype: Dtype, device: str) -> AbstractContextManager[Any]:

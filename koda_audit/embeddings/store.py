@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from koda_audit._files import check_writable, digest, file_sha256, write_json
 from koda_audit.embeddings import files
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.errors import StoreError
+from koda_audit.errors import KodaAuditWarning, StoreError
 
 # the libraries that decode, preprocess, tokenise and embed: an upgrade of one of them is another key
 LIBRARIES = ("clip-benchmark", "open_clip_torch", "torch", "torchvision", "pillow", "transformers", "timm", "numpy")
@@ -47,37 +48,37 @@ class Store:
         return self.folder / digest(ingredients)[:32]
 
     @contextmanager
-    def locked(self, path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    def locked(self, path: Path) -> Iterator[None]:
         """Hold one entry alone; another audit that is at work on it is waited for. A killed process leaves no lock."""
         lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"another process is embedding {path.name}: waiting for it")
+            _warn(f"another process is embedding {path.name}: waiting for it")
             lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
-    def complete(self, path: Path, say: Callable[[str], None]) -> Embeddings | None:
-        """What was embedded before, verified; None where something is missing or damaged (named through ``say``)."""
+    def complete(self, path: Path) -> Embeddings | None:
+        """What was embedded before, verified; None where something is missing or damaged (named in a warning)."""
         if not (path / files.MANIFEST).is_file():
             return None
         try:
             return files.load(path)
         except StoreError as error:
-            say(f"{error}; it is extracted again")
+            _warn(f"{error}; it is extracted again")
             # without a manifest the entry is unfinished, and the rerun mends the damaged shard alone
             (path / files.MANIFEST).unlink(missing_ok=True)
             return None
 
-    def shard(self, path: Path, index: int, say: Callable[[str], None]) -> files.Shard | None:
+    def shard(self, path: Path, index: int) -> files.Shard | None:
         """One shard of an unfinished entry; None where it is missing or damaged."""
         try:
             return files.read_shard(path, index)
         except StoreError as error:
-            say(f"{error}; it is extracted again")
+            _warn(f"{error}; it is extracted again")
             return None
 
     def file_sha256(self, path: Path) -> str:
@@ -94,3 +95,7 @@ class Store:
         sha256 = file_sha256(path)
         write_json(record, {"path": str(path), "stat": seen, "sha256": sha256})
         return sha256
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, KodaAuditWarning, stacklevel=3)

@@ -15,7 +15,7 @@ from functools import wraps
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from koda_audit.errors import InputError, KodaAuditError, PluginError
+from koda_audit.errors import InputError, KodaAuditError, PluginError, one_line_warnings
 from koda_audit.host.options import OURS, extend_parser
 from koda_audit.registry import tasks
 
@@ -102,7 +102,8 @@ def _run(cli: ModuleType, host: Function) -> Function:
 def _main(cli: ModuleType, host: Function) -> Function:
     def main() -> Any:
         try:
-            return host()
+            with one_line_warnings():
+                return host()
         except KodaAuditError as error:
             if os.environ.get("KODA_AUDIT_DEBUG") == "1":
                 traceback.print_exc()

@@ -23,6 +23,7 @@ from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.registry import tasks
 from koda_audit.report.markdown import terminal_table
+from koda_audit.report.measured import how_measured
 from koda_audit.report.write import check_replaceable, write_report
 from koda_audit.results import Result, signature
 
@@ -90,8 +91,12 @@ def run(args: Namespace) -> int:
         args.wds_cache_dir,
         args.koda_store,
     )
+    task.check(args, len(dataset.samples))
     target = _embed(args, spec, dataset)
     reference = None if args.koda_model is None else _embed(args, args.koda_model, dataset).aligned_to(target.ids)
+    if reference is not None and reference.meta["model"] == target.meta["model"]:
+        for embeddings, other in ((target, spec), (reference, args.koda_model)):
+            embeddings.meta["model"] = f"{other.name},{other.pretrained}"
     outcome = task.run(Inputs(target, reference, args))
     report = _write(args, spec, dataset, target, reference, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
@@ -132,13 +137,15 @@ def _write(
     report = write_report(
         _artefacts(output),
         title,
-        outcome.sections,
+        [*outcome.sections, how_measured(compared, outcome.settings)],
         outcome.files,
         results,
         lambda wanted: dataset.images(wanted, target.ids),
     )
     # the host's form: flat metrics, and extra keys that `clip_benchmark build` passes through as columns
-    write_json(output, {**common, "metrics": outcome.metrics})
+    weights = [embeddings.meta["ingredients"]["model"]["weights"] for embeddings in compared]
+    hashes = dict(zip(("weights", "reference_weights"), weights, strict=False))
+    write_json(output, {**common, **hashes, "metrics": outcome.metrics})
     return report
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from koda_audit._kernels.rbf import MODALITIES
-from koda_audit.discrepancy.find import KERNELS, find_discrepancies
+from koda_audit.discrepancy.find import KERNELS, check_size, find_discrepancies
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.themes import shared_words
 from koda_audit.document import Outcome, SampleGrid, Section, escape
@@ -40,7 +40,7 @@ class DiscrepancyTask:
             help="coherence that the other model may show at most; default: 2/n, twice that of a random direction",
         )
 
-    def check(self, options: argparse.Namespace) -> None:
+    def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
         for kind, value, known in (
             ("--koda_modality", options.koda_modality, MODALITIES),
             ("--koda_kernel", options.koda_kernel, KERNELS),
@@ -51,6 +51,8 @@ class DiscrepancyTask:
             raise InputError(f"--koda_directions {options.koda_directions}: at least 1")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
             raise InputError(f"--koda_epsilon {options.koda_epsilon}: must lie in (0, 1]")
+        if samples is not None:
+            check_size(samples, options.koda_epsilon, options.koda_directions)
 
     def run(self, inputs: Inputs) -> Outcome:
         assert inputs.reference is not None
@@ -61,7 +63,6 @@ class DiscrepancyTask:
         metrics: dict[str, float | None] = {}
         sections: list[Section] = []
         files: dict[str, pd.DataFrame] = {}
-        settings = {}
         for way, (target, reference) in ways.items():
             found = find_discrepancies(
                 target,
@@ -75,8 +76,8 @@ class DiscrepancyTask:
             metrics.update(_metrics(found, f"koda_{way}"))
             sections.extend(_sections(found, target, reference, way))
             files.update(_files(found, way))
-            settings[way] = found.settings
-        return Outcome(metrics, settings, tuple(sections), files)
+        sections.append(_widths(found, inputs))
+        return Outcome(metrics, found.settings, tuple(sections), files)
 
 
 task = DiscrepancyTask()
@@ -97,21 +98,25 @@ def _metrics(found: Discrepancies, prefix: str) -> dict[str, float | None]:
 
 def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, way: str) -> Iterator[Section]:
     ours, theirs = target.meta.get("model", "target"), reference.meta.get("model", "reference")
-    captions = target.pairs().captions
+    captions = _captions(target)
     row_of = {sample: row for row, sample in enumerate(target.ids)}
     themes, grids = [], []
-    for record in found.frame.itertuples():
-        lobe = found.subsets[(found.subsets["direction"] == record.direction) & (found.subsets["lobe"] == record.lobe)]
+    for record in found.frame.to_dict("records"):
+        lobe = found.subsets[
+            (found.subsets["direction"] == record["direction"]) & (found.subsets["lobe"] == record["lobe"])
+        ]
         members = [row_of[sample] for sample in lobe["id"]]
-        words = shared_words(captions, members) if captions else []
+        words = shared_words(captions, members) if captions and record["excess"] > 0 else []
         theme = ", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in words)
         themes.append(theme or None)
         shown = members[:SHOWN]
+        name = f"direction {record['direction']}, {record['lobe']} lobe of {len(members)}"
         grids.append(
             SampleGrid(
-                name=f"{way}direction-{record.direction:02d}-{record.lobe}",
-                title=f"{ours} groups these {len(members)}, {theirs} does not: excess {record.excess:.4f}"
-                + (f" · {theme}" if theme else ""),
+                name=f"{way}direction-{record['direction']:02d}-{record['lobe']}",
+                title=" · ".join(
+                    filter(None, [f"{ours} over {theirs}, {name}", f"excess {record['excess']:.4f}", theme])
+                ),
                 ids=tuple(target.ids[row] for row in shown),
                 captions=tuple(captions[row] if captions else target.ids[row] for row in shown),
             )
@@ -142,8 +147,29 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
     )
 
 
+def _captions(embeddings: Embeddings) -> tuple[str, ...] | None:
+    """One caption an image where that is defined: several labels an image have no single prompt."""
+    several = embeddings.text is None and embeddings.labels is not None and embeddings.labels.ndim == 2
+    return None if several else embeddings.pairs().captions
+
+
+def _widths(found: Discrepancies, inputs: Inputs) -> Section:
+    """The kernel of each model; after the last comparison the roles are exchanged."""
+    rows = []
+    for role, model in (("reference", inputs.target), ("target", inputs.reference)):
+        assert model is not None
+        width = found.bandwidths[role]
+        sigmas = {f"sigma of {name}": value for name, value in width["sigmas"].items()}
+        rows.append(
+            {"model": model.meta.get("model", role), **sigmas, "multiplier": width["multiplier"]}
+            | {"largest eigenvalue": width["lambda_max"]}
+        )
+    text = "Gaussian kernels, one multiplier of the median distances a model, so that both kernels are equally coarse."
+    return Section(f"Kernel widths of {rows[0]['model']} and {rows[1]['model']}", text, pd.DataFrame(rows))
+
+
 def _files(found: Discrepancies, way: str) -> dict[str, pd.DataFrame]:
-    files = {f"tables/{way}directions.csv": found.frame}
+    files = {f"tables/{way}directions.csv": found.frame, f"tables/{way}spectrum.csv": found.spectrum}
     for (direction, lobe), subset in found.subsets.groupby(["direction", "lobe"], sort=True):
         files[f"subsets/{way}direction-{direction:02d}-{lobe}.csv"] = subset
     return files

@@ -32,8 +32,11 @@ class Task(Protocol):
     def add_options(self, group: argparse._ArgumentGroup) -> None:
         """Add this task's own options to the runner; every option starts with the task's prefix."""
 
-    def check(self, options: argparse.Namespace) -> None:
-        """Raise InputError for options that cannot work; called before anything is loaded."""
+    def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
+        """Raise InputError for options that cannot work.
+
+        Called before anything is loaded, and again with the number of samples before anything is embedded.
+        """
 
     def run(self, inputs: Inputs) -> Outcome:
         """Do the work. ``Outcome.metrics`` become the host's JSON, the rest lies beside it."""

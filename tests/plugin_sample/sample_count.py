@@ -20,10 +20,12 @@ class SampleCount:
         """One option: how few samples are too few."""
         group.add_argument("--sample_count_min", type=int, default=1, help="at least so many; default: %(default)s")
 
-    def check(self, options: argparse.Namespace) -> None:
-        """Raise InputError for a minimum below one."""
+    def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
+        """Raise InputError for a minimum below one, or above the number of samples."""
         if options.sample_count_min < 1:
             raise InputError(f"--sample_count_min {options.sample_count_min}: expected 1 or more")
+        if samples is not None and samples < options.sample_count_min:
+            raise InputError(f"{samples} samples are fewer than --sample_count_min {options.sample_count_min}")
 
     def run(self, inputs: Inputs) -> Outcome:
         """Count."""

@@ -1,0 +1,46 @@
+"""The last section of every report: what each number was measured with and on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from koda_audit.document import Section, escape
+from koda_audit.embeddings.container import Embeddings
+
+
+def how_measured(embeddings: Sequence[Embeddings], settings: Mapping[str, Any]) -> Section:
+    """Models, data, precision, libraries and the settings of the task, as one table."""
+    turns = {
+        escape(str(model.meta["model"])): model.meta["host_precision_turn"]
+        for model in embeddings
+        if model.meta.get("host_precision_turn") is not None
+    }
+    text = "The host's default precision (autocast) would turn the image vectors of the first samples by up to "
+    text += ", ".join(f"{turn:.1g} ({name})" for name, turn in turns.items()) + " (1 - cosine)."
+    rows = [*_models(embeddings), *_flat("", embeddings[0].meta["ingredients"]["libraries"]), *_flat("", settings)]
+    return Section("How this was measured", text if turns else "", pd.DataFrame(rows, columns=["what", "value"]))
+
+
+def _models(embeddings: Sequence[Embeddings]) -> Iterator[tuple[str, str]]:
+    first = embeddings[0].meta["ingredients"]
+    data = first["dataset"]
+    yield "dataset", f"{data['name']}, {data['split']}, {data['language']}: {len(embeddings[0])} samples"
+    yield "dataset fingerprint", data["fingerprint"][:16]
+    yield "precision", first["dtype"]
+    for model in embeddings:
+        identity = model.meta["ingredients"]["model"]
+        name = model.meta["model"]
+        yield f"{name}: weights", identity["weights"][:16]
+        yield f"{name}: preprocessing", identity["preprocess_text"]
+        yield f"{name}: device, batch size", f"{model.meta['device']}, {model.meta['batch_size']}"
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{name} ", value)
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
