@@ -11,7 +11,8 @@ from clip_benchmark.datasets.builder import build_dataset
 from conftest import write_webdataset
 from PIL import Image
 
-from koda_audit.data import batches, check_dataset, load_dataset
+from koda_audit.data.dataset import batches
+from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.errors import DataError, InputError
 
 # webdataset warns about its own default at every construction, and leaves the shards it read open

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from clip_benchmark.metrics.zeroshot_classification import zero_shot_classifier
 
-from koda_audit.data import Dataset, load_dataset
+from koda_audit.data.dataset import Dataset
+from koda_audit.data.load import load_dataset
 from koda_audit.embeddings import extract, store
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
@@ -177,7 +178,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from dataclasses import replace
-from koda_audit.data import load_dataset
+from koda_audit.data.load import load_dataset
 from koda_audit.embeddings import extract
 from koda_audit.embeddings.store import Store
 from koda_audit.models import ModelSpec, load_model

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from koda_audit._files import cache_folder
-from koda_audit.data import Dataset, load_dataset
+from koda_audit.data.dataset import Dataset
+from koda_audit.data.load import load_dataset
 from koda_audit.demo.digits import write_webdatasets
 from koda_audit.demo.models import write_models
 from koda_audit.document import Outcome, Section

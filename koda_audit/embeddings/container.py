@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from koda_audit.embeddings.files import Floats, Shard, read_all, write_all
 from koda_audit.errors import DataError, InputError
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,21 @@ class Embeddings:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write to ``folder`` (float32 .npy shards and a JSON manifest); replaces embeddings that lie there."""
-        from koda_audit.embeddings.files import save
+        """Write to ``folder`` (float32 .npy and a JSON manifest with checksums); replaces embeddings that lie there.
 
-        save(self, Path(folder))
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        rows, labels = self.text_image, self.labels
+        shard = Shard(
+            self.ids,
+            self.image,
+            self.text,
+            None if rows is None else tuple(rows.tolist()),
+            self.captions,
+            None if labels is None else tuple(labels.tolist()),
+        )
+        write_all(Path(folder), shard, {**self.meta, "class_names": self.class_names}, self.class_text)
 
     @classmethod
     def load(cls, folder: str | Path) -> Embeddings:
@@ -196,9 +207,29 @@ class Embeddings:
         Raises:
             StoreError: missing or damaged; the message names the file.
         """
-        from koda_audit.embeddings.files import load
+        shards, meta, class_text = read_all(Path(folder))
+        class_names = meta.pop("class_names", None)
+        return cls.from_shards(shards, class_text=class_text, class_names=class_names, meta=meta)
 
-        return load(Path(folder))
+    @classmethod
+    def from_shards(cls, shards: Sequence[Shard], **arguments: Any) -> Embeddings:
+        """Consecutive shards as one; a single shard stays a memory map. Equal ids get the suffixes -2, -3, …"""
+        starts = np.cumsum([0, *(len(shard.ids) for shard in shards)])
+        texts = [shard.text for shard in shards if shard.text is not None]
+        owners = [
+            np.asarray(shard.text_image, dtype=np.int64) + start
+            for shard, start in zip(shards, starts, strict=False)
+            if shard.text_image is not None
+        ]
+        return cls(
+            _stack([shard.image for shard in shards]),
+            _stack(texts) if texts else None,
+            ids=_unique([sample for shard in shards for sample in shard.ids]),
+            text_image=np.concatenate(owners) if owners else None,
+            captions=[text for shard in shards for text in shard.captions or ()] or None,
+            labels=[label for shard in shards for label in shard.labels or ()] or None,
+            **arguments,
+        )
 
     def _check_labels(self, classes: int) -> None:
         if self.labels is None:
@@ -238,3 +269,21 @@ def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
             f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
             "check the sample, or the model's dtype"
         )
+
+
+def _unique(ids: Sequence[str]) -> list[str]:
+    """Equal ids (the same image twice) told apart, in their order.
+
+    >>> _unique(["a", "b", "a"])
+    ['a', 'b', 'a-2']
+    """
+    seen: Counter[str] = Counter()
+    result = []
+    for sample in ids:
+        seen[sample] += 1
+        result.append(sample if seen[sample] == 1 else f"{sample}-{seen[sample]}")
+    return result
+
+
+def _stack(arrays: Sequence[Floats]) -> Floats:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

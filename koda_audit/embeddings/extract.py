@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from koda_audit.data import Dataset, batches
+from koda_audit.data.dataset import Dataset, batches
 from koda_audit.embeddings import files
 from koda_audit.embeddings.container import Embeddings, check_rows
 from koda_audit.embeddings.store import Store, library_versions
@@ -80,7 +80,7 @@ def embed(
             "host_precision_turn": _host_precision_turn(model, dataset) if dtype == "fp32" else None,
         }
         files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes)
-        return files.join(shards, classes, dataset.class_names, meta)
+        return Embeddings.from_shards(shards, class_text=classes, class_names=dataset.class_names, meta=meta)
 
 
 def _shards(

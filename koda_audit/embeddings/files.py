@@ -7,7 +7,6 @@ captions, labels, sha256 of the other two), which is written last: a shard witho
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from koda_audit._files import atomic_write, file_sha256, write_json
-from koda_audit.embeddings.container import Embeddings, Floats
 from koda_audit.errors import StoreError
 
+Floats = NDArray[np.floating[Any]]
 FORMAT = "koda_audit embeddings 1"
 MANIFEST = "manifest.json"
 CLASSES = "classes.npy"
@@ -109,24 +108,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return record
 
 
-def save(embeddings: Embeddings, folder: Path) -> None:
-    """Write as one shard."""
-    shard = Shard(
-        embeddings.ids,
-        embeddings.image,
-        embeddings.text,
-        None if embeddings.text_image is None else tuple(int(row) for row in embeddings.text_image),
-        embeddings.captions,
-        None if embeddings.labels is None else tuple(embeddings.labels.tolist()),
-    )
+def write_all(folder: Path, shard: Shard, meta: Mapping[str, Any], classes: Floats | None) -> None:
+    """Write one shard and close the folder; what lay there is replaced."""
     # the old manifest goes first: with it gone, nothing half-written can pass for complete
     (folder / MANIFEST).unlink(missing_ok=True)
     write_shard(folder, 0, shard)
-    write_manifest(folder, {**embeddings.meta, "class_names": embeddings.class_names}, 1, embeddings.class_text)
+    write_manifest(folder, meta, 1, classes)
 
 
-def load(folder: Path) -> Embeddings:
-    """Read a complete folder and verify every checksum.
+def read_all(folder: Path) -> tuple[list[Shard], dict[str, Any], Floats | None]:
+    """The shards, meta and class vectors of a complete folder, every checksum verified.
 
     Raises:
         StoreError: missing or damaged; the message names the file.
@@ -141,53 +132,8 @@ def load(folder: Path) -> Embeddings:
         assert shard is not None
         shards.append(shard)
     classes = record["classes"]
-    meta = dict(record["meta"])
-    names = meta.pop("class_names", None)
-    class_text = None if classes is None else _read_array(folder / CLASSES, classes["sha256"], classes["shape"])
-    return join(shards, class_text, names, meta)
-
-
-def join(
-    shards: Sequence[Shard], class_text: Floats | None, class_names: Sequence[str] | None, meta: Mapping[str, Any]
-) -> Embeddings:
-    """The shards as one container; a single shard stays a memory map."""
-    starts = np.cumsum([0, *(len(shard.ids) for shard in shards)])
-    with_text = shards[0].text is not None
-    return Embeddings(
-        _stack([shard.image for shard in shards]),
-        _stack([shard.text for shard in shards if shard.text is not None]) if with_text else None,
-        ids=_unique([sample for shard in shards for sample in shard.ids]),
-        text_image=np.concatenate(
-            [np.asarray(shard.text_image, dtype=np.int64) + start for shard, start in zip(shards, starts, strict=False)]
-        )
-        if with_text
-        else None,
-        captions=[text for shard in shards for text in shard.captions or ()]
-        if shards[0].captions is not None
-        else None,
-        labels=[label for shard in shards for label in shard.labels or ()] if shards[0].labels is not None else None,
-        class_text=class_text,
-        class_names=class_names,
-        meta=meta,
-    )
-
-
-def _unique(ids: Sequence[str]) -> list[str]:
-    """Equal ids (the same image twice) get the suffixes -2, -3, … in their order.
-
-    >>> _unique(["a", "b", "a"])
-    ['a', 'b', 'a-2']
-    """
-    seen: Counter[str] = Counter()
-    result = []
-    for sample in ids:
-        seen[sample] += 1
-        result.append(sample if seen[sample] == 1 else f"{sample}-{seen[sample]}")
-    return result
-
-
-def _stack(arrays: Sequence[Floats]) -> Floats:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    vectors = None if classes is None else _read_array(folder / CLASSES, classes["sha256"], classes["shape"])
+    return shards, dict(record["meta"]), vectors
 
 
 def _write_array(path: Path, array: Floats) -> None:

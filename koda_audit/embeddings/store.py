@@ -66,7 +66,7 @@ class Store:
         if not (path / files.MANIFEST).is_file():
             return None
         try:
-            return files.load(path)
+            return Embeddings.load(path)
         except StoreError as error:
             _warn(f"{error}; it is extracted again")
             # without a manifest the entry is unfinished, and the rerun mends the damaged shard alone

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from koda_audit._files import check_writable, slug, write_json
-from koda_audit.data import WEBDATASET, Dataset, check_dataset, load_dataset
+from koda_audit.data.dataset import Dataset
+from koda_audit.data.load import WEBDATASET, check_dataset, load_dataset
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
@@ -23,7 +24,7 @@ from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.registry import tasks
 from koda_audit.report.markdown import terminal_table
-from koda_audit.report.measured import how_measured
+from koda_audit.report.measured import how_measured, metric_table
 from koda_audit.report.write import check_replaceable, write_report
 from koda_audit.results import Result, signature
 
@@ -137,7 +138,7 @@ def _write(
     report = write_report(
         _artefacts(output),
         title,
-        [*outcome.sections, how_measured(compared, outcome.settings)],
+        [*outcome.sections, metric_table(outcome.metrics), how_measured(compared, outcome.settings)],
         outcome.files,
         results,
         lambda wanted: dataset.images(wanted, target.ids),

@@ -1,4 +1,4 @@
-"""The last section of every report: what each number was measured with and on."""
+"""The last sections of every report: the metrics, and what they were measured with and on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import pandas as pd
 
 from koda_audit.document import Section, escape
 from koda_audit.embeddings.container import Embeddings
+from koda_audit.metrics import METRICS
+
+
+def metric_table(metrics: Mapping[str, float | None]) -> Section:
+    """The flat metrics with what they mean, where it is known."""
+    meanings = [METRICS[key].meaning if key in METRICS else None for key in metrics]
+    table = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values()), "meaning": meanings})
+    return Section("Metrics", "", table)
 
 
 def how_measured(embeddings: Sequence[Embeddings], settings: Mapping[str, Any]) -> Section:

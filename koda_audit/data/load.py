@@ -1,0 +1,152 @@
+"""From the host's name of a dataset to its samples."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from koda_audit._files import digest, file_sha256
+from koda_audit.data.dataset import Dataset, Kind, Samples, Target
+from koda_audit.data.folder import FOLDER, load_folder
+from koda_audit.data.webdataset import TarSamples, local_shards, read_text
+from koda_audit.errors import DataError, InputError, unknown
+
+WEBDATASET = "wds/"
+
+
+def check_dataset(name: str, root: str) -> None:
+    """Find what is wrong with a name before anything is loaded.
+
+    Raises:
+        InputError: the host does not know the name (near matches shown), or its folder does not exist.
+    """
+    if name.startswith((WEBDATASET, FOLDER)):
+        if "://" not in root and not Path(root).is_dir():
+            raise InputError(f"dataset '{name}': there is no folder {root} (--dataset_root)")
+        return
+    import clip_benchmark.datasets.builder as builder
+
+    # the host has no list of its names, only one long chain of comparisons
+    source = inspect.getsource(builder.build_dataset)
+    names = set(re.findall(r"""dataset_name == ["']([^"']+)["']""", source))
+    prefixes = tuple(re.findall(r"""dataset_name\.startswith\(["']([^"']+)["']\)""", source))
+    if name not in names and not name.startswith(prefixes):
+        raise InputError(unknown("dataset", name, names) + f" (or use {WEBDATASET}NAME, {FOLDER}NAME)")
+
+
+def load_dataset(
+    name: str,
+    root: str,
+    split: str = "test",
+    *,
+    language: str = "en",
+    annotation_file: str = "",
+    classname_file: str | None = None,
+    template_file: str | None = None,
+    cache_dir: str | None = None,
+    hash_file: Callable[[Path], str] = file_sha256,
+) -> Dataset:
+    """Build a dataset by the host's name: `wds/NAME`, `folder/NAME` (ours: images in folders by class), or any other.
+
+    Raises:
+        InputError: the host does not know the name (near matches shown), or the root does not exist.
+        DataError: it cannot be read, or its samples are not single images with captions or classes.
+    """
+    if name.startswith(FOLDER):
+        return load_folder(name, Path(root), split, language, classname_file, template_file, hash_file)
+    from clip_benchmark.datasets.builder import build_dataset, get_dataset_default_task
+
+    short = name.removeprefix(WEBDATASET)
+    if name.startswith(WEBDATASET):
+        form = (read_text(root, "dataset_type.txt") or "classification").strip().lower()
+        task = "zeroshot_retrieval" if form == "retrieval" else "zeroshot_classification"
+    else:
+        form, task = "", get_dataset_default_task(short)
+    if task == "image_caption_selection":
+        raise DataError(
+            f"dataset '{name}' pairs an image with wrong captions: use the host's own image_caption_selection"
+        )
+    kind: Kind = "captions" if task == "zeroshot_retrieval" else "classes"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*shardshuffle.*")  # webdataset warns at every construction
+            built = build_dataset(
+                dataset_name=name,
+                root=root,
+                transform=_identify,
+                split=split,
+                annotation_file=annotation_file,
+                download=True,
+                language=language,
+                task=task,
+                custom_template_file=template_file,
+                custom_classname_file=classname_file,
+                wds_cache_dir=cache_dir,
+            )
+    except (Exception, SystemExit) as error:  # the host's builders raise whatever they like, and some exit
+        raise DataError(f"dataset '{name}' cannot be built from {root}, split {split}: {_sentence(error)}") from error
+    classes = tuple(built.classes) if kind == "classes" and built.classes is not None else None
+    templates = built.templates if kind == "classes" else None
+    samples: Samples
+    if name.startswith(WEBDATASET):
+        shards = local_shards(root, split, cache_dir)
+        samples = TarSamples(shards, {"retrieval": "txt", "multilabel": "npy"}.get(form, "cls"))
+        content: Any = [[shard.name, hash_file(shard)] for shard in shards]
+    else:
+        if not hasattr(built, "__len__") or not hasattr(built, "__getitem__"):
+            raise DataError(
+                f"dataset '{name}' is a stream: export it with clip_benchmark_export_wds and use {WEBDATASET}"
+            )
+        samples = HostSamples(built, kind, name)
+        content = _host_content(samples, Path(root), annotation_file)
+    return Dataset(name, split, language, kind, samples, digest([form, content]), classes, templates)
+
+
+class HostSamples:
+    """Any indexed dataset of the host; equal images get the suffixes -2, -3, … in their order."""
+
+    def __init__(self, dataset: Any, kind: Kind, name: str) -> None:
+        self.dataset, self.kind, self.name = dataset, kind, name
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, row: int) -> tuple[str, Image.Image, Target]:
+        item, target = self.dataset[row]
+        if not isinstance(item, tuple) or not isinstance(item[1], Image.Image):
+            raise DataError(f"dataset '{self.name}' gives {type(item).__name__} for row {row}, expected one image")
+        sample, image = item
+        if self.kind == "captions":
+            return sample, image, tuple(str(caption) for caption in target)
+        if isinstance(target, torch.Tensor) and target.ndim == 1:
+            return sample, image, [int(flag) for flag in target]
+        return sample, image, int(target)
+
+
+def _identify(image: Image.Image) -> tuple[str, Image.Image]:
+    """Stands in for the preprocessing in a dataset of the host: the hash of the decoded image, and the image."""
+    state = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes())
+    return state.hexdigest()[:20], image
+
+
+def _host_content(samples: Samples, root: Path, annotation_file: str) -> Any:
+    """Names, sizes and times of all files below the root (hashing them could take hours), and 16 samples."""
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+    if annotation_file and Path(annotation_file).is_file():
+        files.append(Path(annotation_file))
+    listing = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    step = max(1, len(samples) // 16)
+    probes = [[sample, target] for sample, _, target in map(samples.read, range(0, len(samples), step))]
+    return [len(samples), listing, probes]
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
