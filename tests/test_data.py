@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 
 from koda_audit.data.dataset import batches
 from koda_audit.data.load import check_dataset, load_dataset
+from koda_audit.data.webdataset import TarSamples, local_shards, read_text
 from koda_audit.errors import DataError, InputError
 
 # webdataset warns about its own default at every construction, and leaves the shards it read open
@@ -133,3 +137,32 @@ def test_damaged_webdatasets_are_named(tmp_path: Path) -> None:
         load_dataset("wds/w", str(root))
     with pytest.raises(DataError, match=r"expected one image"):
         load_dataset("dummy", str(tmp_path))
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_remote_webdataset_is_downloaded_once(tmp_path: Path) -> None:
+    root = write_webdataset(tmp_path / "served" / "w")
+    handler = partial(Quiet, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/w"
+        assert read_text(url, "dataset_type.txt") == "retrieval"
+        assert read_text(url, "no such file") is None
+        shards = local_shards(url, "test", str(tmp_path / "cache"))
+        assert [shard.read_bytes() for shard in shards] == [
+            (root / "test" / f"{number}.tar").read_bytes() for number in range(2)
+        ]
+        (root / "test" / "1.tar").unlink()
+        assert local_shards(url, "test", str(tmp_path / "cache")) == shards
+        shards[1].unlink()
+        with pytest.raises(DataError, match=r"1\.tar cannot be read: 404"):
+            local_shards(url, "test", str(tmp_path / "cache"))
+        assert not shards[1].exists()
+        server.shutdown()
+    with pytest.raises(DataError, match="cannot be read"):
+        read_text("http://127.0.0.1:9/w", "dataset_type.txt")
+    assert TarSamples([shards[0]], "txt").read(0)[0] == "s0000"

@@ -6,8 +6,10 @@ import io
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,9 @@ from PIL import Image
 from koda_audit._files import atomic_write, cache_folder, digest
 from koda_audit.data.dataset import IMAGE_ENDINGS, Target, decode
 from koda_audit.errors import DataError
+
+if TYPE_CHECKING:
+    import requests
 
 
 @dataclass
@@ -90,26 +95,27 @@ def local_shards(root: str, split: str, cache_dir: str | None) -> list[Path]:
     Raises:
         DataError: a shard is missing.
     """
-    count = int(read_text(root, f"{split}/nshards.txt") or 0)
+    try:
+        count = int(read_text(root, f"{split}/nshards.txt") or 0)
+    except ValueError as error:
+        raise DataError(f"{root}/{split}/nshards.txt holds no number") from error
+    if count < 1:
+        raise DataError(f"{root}/{split}/nshards.txt is missing, or names no shards")
     if "://" not in root:
         shards = [Path(root) / split / f"{number}.tar" for number in range(count)]
         for shard in shards:
             if not shard.is_file():
                 raise DataError(f"{shard} is missing: {split}/nshards.txt says that there are {count} shards")
         return shards
-    import requests
     from tqdm import tqdm
 
-    source = re.sub(r"(://huggingface\.co/datasets/[^/]+/[^/]+/)[^/]+/", r"\1resolve/", root)
     folder = Path(cache_dir or cache_folder() / "webdatasets") / digest(root)[:16] / split
     shards = [folder / f"{number}.tar" for number in range(count)]
     for shard in tqdm(shards, desc="download shards", disable=None):
         if not shard.is_file():
-            with requests.get(f"{source}/{split}/{shard.name}", stream=True, timeout=60) as answer:
-                answer.raise_for_status()
-                with atomic_write(shard) as stream:
-                    for block in answer.iter_content(1 << 20):
-                        stream.write(block)
+            with _get(f"{_hub_root(root, 'resolve')}/{split}/{shard.name}") as answer, atomic_write(shard) as stream:
+                for block in answer.iter_content(1 << 20):
+                    stream.write(block)
     return shards
 
 
@@ -118,15 +124,23 @@ def read_text(root: str, name: str) -> str | None:
     if "://" not in root:
         path = Path(root) / name
         return path.read_text("utf-8") if path.is_file() else None
+    with _get(f"{_hub_root(root, 'raw')}/{name}", missing_ok=True) as answer:
+        return None if answer.status_code == 404 else answer.text
+
+
+@contextmanager
+def _get(url: str, missing_ok: bool = False) -> Iterator[requests.Response]:
     import requests
 
-    answer = requests.get(f"{_metadata_root(root)}/{name}", timeout=60)
-    if answer.status_code == 404:
-        return None
-    answer.raise_for_status()
-    return answer.text
+    try:
+        with requests.get(url, stream=True, timeout=60) as answer:
+            if not (missing_ok and answer.status_code == 404):
+                answer.raise_for_status()
+            yield answer
+    except requests.RequestException as error:
+        raise DataError(f"{url} cannot be read: {error}") from error
 
 
-def _metadata_root(root: str) -> str:
-    # on the hub the small files lie under "raw", the shards under "resolve"
-    return re.sub(r"(://huggingface\.co/datasets/[^/]+/[^/]+/)[^/]+/", r"\1raw/", root)
+def _hub_root(root: str, kind: str) -> str:
+    """On the Hugging Face hub small files lie under "raw" and shards under "resolve"; elsewhere there is one root."""
+    return re.sub(r"(://huggingface\.co/datasets/[^/]+/[^/]+/)[^/]+/", rf"\1{kind}/", root)
