@@ -47,8 +47,8 @@ def oriented(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     [[-0.6], [0.8]]
     """
     heaviest = np.argmax(np.abs(directions), axis=0)
-    signs = np.where(directions[heaviest, np.arange(directions.shape[1])] < 0, -1.0, 1.0)
-    return np.multiply(directions, signs)
+    signs: NDArray[np.float64] = np.where(directions[heaviest, np.arange(directions.shape[1])] < 0, -1.0, 1.0)
+    return directions * signs
 
 
 def lobes(x: NDArray[np.float64], target: Tensor, reference: Tensor) -> list[Lobe]:
