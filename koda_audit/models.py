@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import pickle
 import re
 import sys
@@ -270,10 +269,11 @@ def _architecture(spec: ModelSpec) -> Any:
         file = _user_module(module).__file__
         tag = None if Path(spec.pretrained).is_file() else spec.pretrained
         return {"function": function, "source": file_sha256(Path(file)) if file else module, "pretrained": tag}
-    if spec.name.startswith(LOCAL):
-        config = Path(spec.name.removeprefix(LOCAL)) / "open_clip_config.json"
-        return json.loads(config.read_text("utf-8"))["model_cfg"]
-    return {"name": spec.name, "type": spec.model_type}
+    if spec.model_type != "open_clip":
+        return {"name": spec.name, "type": spec.model_type}
+    import open_clip
+
+    return open_clip.get_model_config(spec.name)
 
 
 def _preprocess_hash(spec: ModelSpec, preprocess: Callable[[Image.Image], torch.Tensor]) -> str:

@@ -67,6 +67,21 @@ def kernels(pair, found):
     ]
 
 
+def test_a_planted_group_stands_out_at_any_width(found):
+    best = found.frame.sort_values("excess").iloc[-1]
+    assert best.excess > best.excess_narrower > 0
+    assert best.excess_wider > 0
+    same = find_discrepancies(models()[0], models()[0], n_directions=2)
+    assert same.frame[["excess", "excess_narrower", "excess_wider"]].abs().max(axis=None) == 0
+
+
+def test_a_width_that_cannot_be_reached_is_not_a_number(pair):
+    few = [Embeddings(model.image[:13], ids=model.ids[:13]) for model in pair]
+    frame = find_discrepancies(*few, modality="image", n_directions=1).frame
+    assert frame.excess_narrower.isna().all()  # 13 samples: the leading eigenvalue is never below 1/13 = .077 > .075
+    assert frame.excess_wider.notna().all()
+
+
 def test_every_number_from_the_kernels(pair, found):
     a, b = kernels(pair, found)
     assert len(found.frame) == 8

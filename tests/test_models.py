@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,21 @@ def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest
         load_model(ModelSpec("py:no_such_module:f", ""))
     with pytest.raises(ModelError, match="there is no file"):
         load_model(ModelSpec("py:nowhere.py:f", ""))
+
+
+def test_a_repository_on_the_hub_from_its_cache(tiny_clip: Path, tmp_path: Path) -> None:
+    """The real loading code of hf-hub:, offline, on a cache folder as the hub's client lays it out."""
+    snapshot = tmp_path / "hub" / "models--me--tiny" / "snapshots" / "abc"
+    shutil.copytree(tiny_clip, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    code = (
+        "from koda_audit.models import ModelSpec, load_model\n"
+        f"hub, local = (load_model(ModelSpec(name)).identity for name in ('hf-hub:me/tiny', 'local-dir:{tiny_clip}'))\n"
+        "assert hub == local, (hub, local)"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=environment, capture_output=True)
 
 
 def test_labels_and_parsing() -> None:

@@ -17,6 +17,7 @@ from koda_audit._kernels.rbf import MODALITIES, rbf_gram, scaled_points
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.memory import available_memory, check_memory
 from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.sensitivity import excess_at_other_widths
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError, unknown
 
@@ -85,16 +86,18 @@ def find_discrepancies(
     directions = oriented(contrast.directions)
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
+    found: list[Lobe] = []
     for number, x in enumerate(directions.T):
         for lobe in lobes(x, grams["target"], grams["reference"]):
             at = {"direction": number + 1, "lobe": lobe.name}
+            found.append(lobe)
             rows.append({**at, **_measured(contrast, number, lobe, level)})
             samples.extend(
                 {**at, "id": target.ids[row], "weight": weight, "rank": rank}
                 for rank, (row, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
             )
     return Discrepancies(
-        frame=pd.DataFrame(rows),
+        frame=pd.DataFrame(rows).assign(**excess_at_other_widths(vectors, found, int(seed))),
         directions=directions,
         subsets=pd.DataFrame(samples),
         bandwidths={

@@ -78,19 +78,20 @@ def lobes(x: NDArray[np.float64], target: Tensor, reference: Tensor) -> list[Lob
         if kept == 0:
             continue
         rows, weights = rows[:kept], weights[:kept]
-        measured = [_within(gram, rows, weights) for gram in (target, reference)]
-        (coherence_a, similarity_a), (coherence_b, similarity_b) = measured
-        found.append(Lobe(name, rows, weights, coherence_a, coherence_b, similarity_a, similarity_b))
+        index = torch.from_numpy(rows)
+        parts = [gram[index][:, index] for gram in (target, reference)]
+        coherences = [coherence(part, weights) for part in parts]
+        found.append(Lobe(name, rows, weights, *coherences, *(_similarity(part, len(x)) for part in parts)))
     return found
 
 
-def _within(gram: Tensor, rows: NDArray[np.int64], weights: NDArray[np.float64]) -> tuple[float, float]:
-    index = torch.from_numpy(rows)
-    part = gram[index][:, index]
+def coherence(gram: Tensor, weights: NDArray[np.float64]) -> float:
+    """w'Gw of the unit vector w along ``weights`` (m,), with ``gram`` (m, m), a part of K/n."""
     w = torch.from_numpy(weights / np.linalg.norm(weights))
-    coherence = (w @ part @ w).item()
-    m = len(rows)
-    if m == 1:
-        return coherence, math.nan  # one sample has no pairs
-    pairs = (part.sum() - part.diagonal().sum()).item() / (m * (m - 1))
-    return coherence, pairs * len(gram)
+    return (w @ gram @ w).item()
+
+
+def _similarity(gram: Tensor, n: int) -> float:
+    """Mean of k(i, j) over pairs i < j of ``gram`` (m, m), a part of K/n; nan for one sample, which has no pairs."""
+    m = len(gram)
+    return n * (gram.sum() - gram.diagonal().sum()).item() / (m * (m - 1)) if m > 1 else math.nan

@@ -23,9 +23,10 @@ class Discrepancies:
         frame: a row per direction and lobe. ``direction`` counts from 1 and ``lobe`` is "positive" or "negative";
             ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction;
             ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of it, scaled to unit length;
-            ``excess``, the difference of these two; ``similarity_target`` and ``similarity_reference``, the mean kernel
-            value over pairs of the lobe's samples (0 to 1); ``multiplier``, ``duality_gap`` and ``epsilon`` of the
-            direction (nan where a multiplier was given).
+            ``excess``, the difference of these two, and ``excess_narrower`` and ``excess_wider``, the same under
+            kernels whose leading eigenvalue is half and twice the rule's; ``similarity_target`` and
+            ``similarity_reference``, the mean kernel value over pairs of the lobe's samples (0 to 1); ``multiplier``,
+            ``duality_gap`` and ``epsilon`` of the direction (nan where a multiplier was given).
         directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
         subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1. A
             sample may lie in lobes of several directions.

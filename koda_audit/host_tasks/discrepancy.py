@@ -132,6 +132,8 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
             f"lobe's in {ours}": frame["lobe_coherence_target"],
             f"lobe's in {theirs}": frame["lobe_coherence_reference"],
             "excess": frame["excess"],
+            "narrower": frame["excess_narrower"],
+            "wider": frame["excess_wider"],
             "shared words": themes,
         }
     )
@@ -141,7 +143,8 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
         f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
         f"{found.frame['duality_gap'].max():.1g}). Its two lobes are the samples at either end. *Excess* is the "
         f"coherence of a lobe's samples in {escape(ours)} minus theirs in {escape(theirs)}. *Shared words* stand in "
-        "more of the lobe's captions than of the others' (share of the others in brackets).",
+        "more of the lobe's captions than of the others' (share of the others in brackets); *narrower* and *wider* are "
+        "the excess of the same samples under kernels with half and twice the leading eigenvalue.",
         table,
         tuple(grids),
     )
