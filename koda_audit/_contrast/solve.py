@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
+from koda_audit._contrast.operators import Pair
 from koda_audit._contrast.psd import PositiveSemidefinite, positive_semidefinite
+from koda_audit._contrast.subspace import converge
 from koda_audit.errors import InputError, KodaAuditWarning
 
 Floats = NDArray[np.float64]
+BESIDE = 8  # Ritz vectors that are carried beside the directions
+YIELD = 1.5  # times the smallest value that a young subspace can meet
 
 
 class FewerDirections(KodaAuditWarning):
@@ -82,11 +87,60 @@ def solve_contrast(
     target, reference = _pair(A, B)
     n = len(target.matrix)
     check_settings(n, epsilon, n_directions, multiplier)
+    return _contrast(_in_order(target, reference, epsilon, n_directions, multiplier))
+
+
+def solve_operators(
+    pair: Pair,
+    epsilon: float | None = None,
+    n_directions: int = 1,
+    multiplier: float | None = None,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> Contrast:
+    """The same directions for matrices that are too large for ``solve_contrast``: see ``subspace.converge``.
+
+    Args:
+        pair: the operators; the directions come back in its coordinates, orthonormal in its inner product.
+        epsilon: as in ``solve_contrast``.
+        n_directions: as in ``solve_contrast``.
+        multiplier: as in ``solve_contrast``.
+        tolerance: of the residual, relative to x'Ax; the duality gap says what was reached.
+        seed: of the subspace's start.
+
+    Raises:
+        InputError: as in ``solve_contrast``, or no convergence.
+
+    >>> from koda_audit._contrast.operators import DensePair
+    >>> a, b = (torch.diag(torch.tensor(d, dtype=torch.float64)) for d in ([10.0, 6.0, 1.0], [8.0, 1.0, 0.1]))
+    >>> solve_operators(DensePair(a, b), epsilon=4.0).target.round(6).tolist()
+    [7.714286]
+    """
+    check_settings(pair.size, epsilon, n_directions, multiplier)
+
+    def solve(a: Tensor, b: Tensor, whole: bool) -> tuple[list[Direction], bool]:
+        target, reference = positive_semidefinite(a, "A"), positive_semidefinite(b, "B")
+        level = epsilon
+        if epsilon is not None and not whole:
+            # a young subspace may hold nothing that meets epsilon: take what it can give, and let it grow
+            level = max(epsilon, YIELD * torch.linalg.eigvalsh(b)[min(n_directions, len(b) - 1)].item())
+        return _in_order(target, reference, level, min(n_directions, len(a)), multiplier), level == epsilon
+
+    return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed))
+
+
+def _in_order(
+    target: PositiveSemidefinite,
+    reference: PositiveSemidefinite,
+    epsilon: float | None,
+    n_directions: int,
+    multiplier: float | None,
+) -> list[Direction]:
     if multiplier is not None:
-        return _contrast(penalised(target, reference, float(multiplier), n_directions))
+        return penalised(target, reference, float(multiplier), n_directions)
     assert epsilon is not None
     found: list[Direction] = []
-    earlier = target.matrix.new_zeros((n, 0))
+    earlier = target.matrix.new_zeros((len(target.matrix), 0))
     for number in range(n_directions):
         try:
             found.append(constrained(target, reference, float(epsilon), earlier))
@@ -97,11 +151,11 @@ def solve_contrast(
                 f"{number} of {n_directions} directions: the next one needs epsilon of at least {error.floor!r}, "
                 f"but epsilon is {float(epsilon)!r}",
                 FewerDirections,
-                stacklevel=2,
+                stacklevel=3,
             )
             break
         earlier = torch.stack([direction.x for direction in found], dim=1)
-    return _contrast(found)
+    return found
 
 
 def _pair(a: Any, b: Any) -> tuple[PositiveSemidefinite, PositiveSemidefinite]:

@@ -1,0 +1,102 @@
+"""The subspace solver against the dense one, on every form of the operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from koda_audit._contrast.operators import DensePair, FeaturePair, GramPair, product
+from koda_audit._contrast.solve import FewerDirections, solve_contrast, solve_operators
+from koda_audit.errors import InputError
+
+N = 240
+
+
+def features(seed: int, width: int, decay: float = 0.9) -> torch.Tensor:
+    """(N, width) of unit Frobenius norm with a falling spectrum."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(N, width)) * decay ** np.arange(width)
+    return torch.from_numpy(values / np.linalg.norm(values))
+
+
+def pairs(a: torch.Tensor, b: torch.Tensor) -> dict[str, tuple[object, torch.Tensor]]:
+    """Form -> (operators, what turns their coordinates into samples)."""
+    whole = torch.cat([a, b], dim=1)
+    samples = torch.eye(len(a), dtype=torch.float64)
+    return {
+        "dense": (DensePair(a @ a.T, b @ b.T), samples),
+        "features": (FeaturePair(a, b), samples),
+        "gram": (GramPair(whole.T @ whole, a.shape[1]), whole),
+    }
+
+
+@pytest.mark.parametrize("form", ["dense", "features", "gram"])
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-4, 2 / N, 0.05, 0.9])
+@pytest.mark.parametrize("shared", [0, 12, 25])
+def test_all_forms_agree_with_the_dense_solver(form: str, epsilon: float, shared: int) -> None:
+    a, b = features(0, 30), features(1, 30)
+    b[:, :shared] = a[:, :shared]  # the Gram matrix is singular by as much
+    dense = solve_contrast(a @ a.T, b @ b.T, epsilon=epsilon, n_directions=4)
+    pair, to_samples = pairs(a, b)[form]
+    found = solve_operators(pair, epsilon=epsilon, n_directions=4, tolerance=1e-6)  # type: ignore[arg-type]
+    x = to_samples.numpy() @ found.directions
+    np.testing.assert_allclose(x.T @ x, np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(found.target, dense.target, rtol=1e-5, atol=1e-9)
+    assert (found.reference <= epsilon * (1 + 1e-9)).all()
+    assert (found.duality_gap <= 1e-5 * found.target + 1e-12).all()
+    # the optimum is unique here where the constraint binds, so the directions agree one by one
+    assert (np.abs((x * dense.directions).sum(axis=0)) > 1 - 1e-6).all()
+
+
+@pytest.mark.parametrize("form", ["dense", "features", "gram"])
+def test_a_given_multiplier_is_spec(form: str) -> None:
+    a, b = features(0, 30), features(1, 30)
+    dense = solve_contrast(a @ a.T, b @ b.T, multiplier=1.0, n_directions=5)
+    found = solve_operators(pairs(a, b)[form][0], multiplier=1.0, n_directions=5, tolerance=1e-7)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.target, dense.target, rtol=1e-6)
+    np.testing.assert_allclose(found.reference, dense.reference, rtol=1e-5)
+
+
+def test_float32_storage_is_solved_in_float64() -> None:
+    a, b = (part.float() for part in (features(0, 30), features(1, 30)))
+    whole = torch.cat([a, b], dim=1)
+    gram = whole.T @ whole
+    found = solve_operators(GramPair(gram, 30), epsilon=1e-4, n_directions=3)
+    stored = gram.double().numpy()
+    c = found.directions
+    np.testing.assert_allclose(c.T @ stored @ c, np.eye(3), atol=1e-9)
+    kept = stored[30:] @ c
+    assert ((kept * kept).sum(axis=0) <= 1e-4 * (1 + 1e-6)).all()
+
+
+def test_many_directions_outgrow_the_basis_and_come_back() -> None:
+    """More columns than the basis may hold: it is cut back, and converges all the same."""
+    a, b = features(0, 200, decay=0.985), features(1, 200, decay=0.985)
+    dense = solve_contrast(a @ a.T, b @ b.T, epsilon=2 / N, n_directions=12)
+    found = solve_operators(FeaturePair(a, b), epsilon=2 / N, n_directions=12, tolerance=1e-5)
+    np.testing.assert_allclose(found.target, dense.target, rtol=1e-6)
+
+
+def test_what_cannot_be_met_is_said_as_by_the_dense_solver() -> None:
+    a = torch.diag(torch.arange(1.0, 9.0, dtype=torch.float64))
+    b = torch.diag(torch.arange(8.0, 0.0, -1.0, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"below the smallest feasible value (1\.0|0\.99999)"):
+        solve_operators(DensePair(a, b), epsilon=0.5)
+    with pytest.warns(FewerDirections, match="1 of 3 directions"):
+        found = solve_operators(DensePair(a, b), epsilon=1.0 + 1e-9, n_directions=3)
+    assert found.directions.shape == (8, 1)
+    with pytest.raises(InputError, match="at most n - 2"):
+        solve_operators(DensePair(a, b), epsilon=0.5, n_directions=7)
+
+
+def test_equal_operators_have_no_contrast() -> None:
+    a = features(0, 30)
+    found = solve_operators(FeaturePair(a, a), epsilon=2 / N, n_directions=3)
+    np.testing.assert_allclose(found.target, found.reference, rtol=1e-9)
+
+
+def test_products_by_parts() -> None:
+    stored = torch.arange(12.0).reshape(4, 3)
+    block = torch.ones((3, 2), dtype=torch.float64)
+    assert torch.equal(product(stored, block), stored.double() @ block)
