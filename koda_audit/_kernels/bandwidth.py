@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
@@ -112,7 +113,7 @@ def fit_bandwidth(vectors: Mapping[str, Tensor], target: float = TARGET, seed: i
     return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, spectrum[0], spectrum, n)
 
 
-def _spectrum(distances: np.ndarray, multiplier: float, count: int) -> tuple[float, ...]:
+def _spectrum(distances: NDArray[np.float64], multiplier: float, count: int) -> tuple[float, ...]:
     """The ``count`` largest eigenvalues of K/n, largest first."""
     n = len(distances)
     gram = np.exp(distances / (-2 * multiplier**2)) / n
