@@ -12,9 +12,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from koda_audit.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         temporary = None
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {_reason(error)}") from error
+        raise StoreError(f"cannot write {path}: {reason(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -47,6 +52,15 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as stream:
         stream.write(text.encode())
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, atomically; text that a spreadsheet would take for a formula gets a leading apostrophe."""
+    safe = table.copy()
+    for column in safe.columns:
+        if safe[column].dtype.kind not in "fiub":
+            safe[column] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in safe[column]]
+    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,7 +100,7 @@ def cache_folder() -> Path:
 
 def slug(name: str) -> str:
     """A file name made from any text: no separators, no leading dot, at most 120 characters."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[-120:] or "unnamed"
+    return re.sub(r"[^\w.-]+", "_", name).strip("._").encode()[-120:].decode(errors="ignore") or "unnamed"
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -100,7 +114,7 @@ def check_writable(folder: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{what} {folder} cannot be written: {_reason(error)}") from error
+        raise InputError(f"{what} {folder} cannot be written: {reason(error)}") from error
 
 
 def _sha256(stream: IO[bytes]) -> str:  # Python 3.10 has no hashlib.file_digest
@@ -110,7 +124,8 @@ def _sha256(stream: IO[bytes]) -> str:  # Python 3.10 has no hashlib.file_digest
     return state.hexdigest()
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why a file could not be written, and what to do about it."""
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and run again"
     return f"{(error.strerror or str(error)).lower()}; choose another place or mend its permissions"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import koda_audit
+from koda_audit.document import printable
 from koda_audit.errors import KodaAuditError, one_line_warnings, unknown
 
 
@@ -49,8 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KodaAuditError as error:
         if os.environ.get("KODA_AUDIT_DEBUG") == "1":
             traceback.print_exc()
-        print(f"koda-audit: error: {error}", file=sys.stderr)
+        print(f"koda-audit: error: {printable(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("koda-audit: interrupted; what is embedded stays in the store", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `koda-audit … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,7 +62,7 @@ def test_two_models_end_to_end(
     assert all(isinstance(value, float) for value in dump["metrics"].values())
     report = outputs[0].with_suffix("")
     assert {path.name for path in report.iterdir()} == {
-        *("report.md", "results.csv", "results.json", "figures", "subsets", "tables")
+        *("report.md", "results.csv", "results.json", "files.json", "figures", "subsets", "tables")
     }
     text = (report / "report.md").read_text()
     pictures = sorted(path.name for path in (report / "figures").iterdir())
@@ -123,6 +123,16 @@ def test_classes_and_an_explicit_reference(
         (["--dataset_root", "/nowhere"], "there is no folder /nowhere"),
         (["--koda_store", "/proc/nowhere"], "the embedding store /proc/nowhere cannot be written"),
         (["--skip_load"], "leave it out"),
+        (["--batch_size", "0"], "--batch_size 0: at least 1"),
+        (["--num_workers", "-1"], "--num_workers -1: at least 0"),
+        (["--seed", "-1"], "--seed -1: at least 0"),
+        (["--dataset_root", "/tmp/{x}"], r"only \{dataset\} and \{dataset_cleaned\} are known"),
+        (["--output", "{model.foo}.json"], "unknown field"),
+        (["--output", "x" * 300], "cannot be a file: .*too long"),
+        (["--output", "/dev/null"], "is no plain file"),
+        (["--output", "new/"], "is a folder: name a file"),
+        (["--koda_reference", ""], "model '': expected NAME,PRETRAINED"),
+        (["--pretrained_model", os.devnull, "ViT-B-32,openai"], "'/dev/null' is no MODEL,PRETRAINED"),
     ],
 )
 def test_bad_input_is_one_sentence_before_any_work(
@@ -137,6 +147,47 @@ def test_bad_input_is_one_sentence_before_any_work(
     assert lines[0].startswith("koda_audit: error: ")
     assert re.search(message, lines[0])
     assert not list((tmp_path / "out").glob("**/*.json"))
+
+
+def test_a_model_is_not_compared_with_itself(
+    common: list[str], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        ([*pair(tiny_clip), "--koda_reference", f"local-dir:{tiny_clip}"], "is the only model and the reference too"),
+        (pair(tiny_clip, tiny_clip), "is listed twice"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*common, *arguments, monkeypatch=monkeypatch)
+        assert message in capsys.readouterr().err
+
+
+def test_lists_in_files_are_read_strictly(
+    common: list[str], tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    listed = tmp_path / "models.txt"
+    for content, message in (
+        (b"ViT-B-32,openai\n\n", "models.txt:2: a blank line"),
+        (b"\xff\n", "cannot be read as a list"),
+    ):
+        listed.write_bytes(content)
+        with pytest.raises(SystemExit):
+            run(*common, "--pretrained_model", listed, monkeypatch=monkeypatch)
+        assert message in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(
+    common: list[str], tiny_clip: Path, tiny_clip_2: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("koda_audit.host.runner._embed", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        run(*common, *pair(tiny_clip, tiny_clip_2), monkeypatch=monkeypatch)
+    assert stopped.value.code == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
 
 
 def test_one_model_and_no_reference(

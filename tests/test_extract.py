@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_what_is_there_is_not_computed_again(
     assert counter.images == 40  # an upgraded library is another key
 
 
+@pytest.mark.usefixtures("only_what_is_needed")
+def test_an_entry_under_another_ones_name_is_not_served(model: LoadedModel, captions: Dataset, tmp_path: Path) -> None:
+    counted, counter = counting(model)
+    before = embed(counted, captions, Store(tmp_path), quiet=True)
+    embed(counted, captions, Store(tmp_path), dtype="host", quiet=True)
+    exact, mixed = (Store(tmp_path).path(extract.ingredients(model, captions, dtype)) for dtype in ("fp32", "host"))
+    shutil.rmtree(exact)
+    shutil.copytree(mixed, exact)
+    with pytest.warns(KodaAuditWarning, match="belongs to other embeddings; it is extracted again"):
+        after = embed(counted, captions, Store(tmp_path), quiet=True)
+    assert counter.images == 60
+    np.testing.assert_array_equal(before.image, after.image)
+
+
 @pytest.mark.parametrize("change", ["weights", "preprocess", "tokenizer", "architecture"])
 def test_every_part_of_the_model_is_in_the_key(model: LoadedModel, captions: Dataset, change: str) -> None:
     other = replace(model, identity={**model.identity, change: "different"})
@@ -164,7 +179,7 @@ def test_a_model_that_fails_is_named(model: LoadedModel, captions: Dataset, tmp_
     with pytest.raises(ModelError, match=r"'tiny': encode_image gives \(20,\), expected \(20, width\)"):
         embed(flat, captions, Store(tmp_path), quiet=True)
     wrong, _ = counting(model, spoil=lambda x: x @ x)
-    with pytest.raises(ModelError, match=r"'tiny' fails on the images of s0000"):
+    with pytest.raises(ModelError, match=r"'tiny, images of s0000 … s0019' fails: RuntimeError: mm"):
         embed(wrong, captions, Store(tmp_path), quiet=True)
 
 

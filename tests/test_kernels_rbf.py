@@ -68,3 +68,11 @@ def test_pinned_value():
 def test_rows_that_differ_are_named():
     with pytest.raises(InputError, match=r"rows differ between modalities: \{'image': 3, 'text': 2\}"):
         scaled_points({"image": torch.ones(3, 1), "text": torch.ones(2, 1)}, SIGMAS)
+
+
+def test_an_outlier_costs_the_others_no_digits():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(40, 5))
+    points[7] *= 1e9
+    mine = squared_distances(torch.from_numpy(points)).numpy()
+    np.testing.assert_allclose(mine, cdist(points, points, "sqeuclidean"), rtol=1e-9, atol=1e-9)

@@ -43,6 +43,22 @@ def test_a_folder_without_weights_is_not_a_random_model(tmp_path: Path) -> None:
         check_model(local(folder), allow_code=False)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"open_clip_config\.json:1: no JSON"),
+        ("[]", "'model_cfg' must hold embed_dim, vision_cfg, text_cfg"),
+        ('{"model_cfg": "x"}', "'model_cfg' must hold"),
+        ('{"model_cfg": {"embed_dim": 8, "text_cfg": {}}}', "must hold vision_cfg"),
+    ],
+)
+def test_a_bad_configuration_is_found_before_loading(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "open_clip_config.json").write_text(config)
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=message):
+        check_model(local(tmp_path), allow_code=False)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("this code ran",))
@@ -53,12 +69,12 @@ def test_bad_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     weights = folder / "open_clip_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cannot be loaded: SafetensorError"):
+    with pytest.raises(ModelError, match="fails: SafetensorError"):
         load_model(local(folder))
     from safetensors.torch import save_file
 
     save_file({"foreign": torch.zeros(2)}, weights)
-    with pytest.raises(ModelError, match=r"cannot be loaded: RuntimeError: .*Missing key"):
+    with pytest.raises(ModelError, match=r"fails: RuntimeError: .*Missing key"):
         load_model(local(folder))
     weights.unlink()
     for name, content in (("whole", {"a": Evil()}), ("protocol", Evil())):
@@ -92,6 +108,11 @@ def random(pretrained, device):
     return model, lambda image: torch.rand(3, 32, 32), tokenizer
 def pair(pretrained, device):
     return good(pretrained, device)[:2]
+def leave(pretrained, device):
+    raise SystemExit(0)
+def listed(pretrained, device):
+    model, preprocess, tokenizer = good(pretrained, device)
+    return model, preprocess, lambda texts: tokenizer(texts).tolist()
 def blind(pretrained, device):
     return object(), *good(pretrained, device)[1:]
 """
@@ -108,6 +129,8 @@ def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest
         "random": "its preprocessing is random",
         "pair": r"must return \(model, preprocess, tokenizer\)",
         "blind": "has no encode_image",
+        "leave": "fails: SystemExit: 0",
+        "listed": "its tokenizer returns list, expected a tensor",
         "god": "unknown function in .*: did you mean 'good'",
     }.items():
         with pytest.raises(ModelError, match=message):
@@ -137,7 +160,8 @@ def test_labels_and_parsing() -> None:
     assert ModelSpec.parse("ViT-B-32,openai") == ModelSpec("ViT-B-32", "openai")
     assert ModelSpec.parse("local-dir:/a/b") == ModelSpec("local-dir:/a/b", "")
     assert ModelSpec("local-dir:/a/b").label == "b"
-    assert ModelSpec("py:a.py:load", "/x/final.pt").label == "final"
+    assert ModelSpec("py:a.py:load", __file__).label == "test_models"
+    assert ModelSpec("py:a.py:load", "large").label == "load large"
     assert ModelSpec("ViT-B-32", "openai").label == "ViT-B-32 openai"
     for bad in ("", "a,b,c"):
         with pytest.raises(InputError):

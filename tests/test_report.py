@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from koda_audit._files import slug, write_csv
 from koda_audit.document import SampleGrid, Section, escape
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import cell, markdown_table, terminal_table
 from koda_audit.report.pictures import draw_grid
-from koda_audit.report.write import write_csv, write_report
+from koda_audit.report.write import write_report
 from koda_audit.results import COLUMNS, Result
 
 EVIL = [
@@ -54,6 +55,7 @@ def test_a_report_is_complete_and_inert(tmp_path: Path) -> None:
     assert re.search(r"(?<!\\)\]\(javascript", text) is None
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "figures",
+        "files.json",
         "report.md",
         "results.csv",
         "results.json",
@@ -76,8 +78,20 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     report(tmp_path / "r")
     report(tmp_path / "r")
     (tmp_path / "r" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match=r"holds 'thesis.tex', which is no part of a report"):
+    with pytest.raises(InputError, match=r"holds 'thesis\.tex', which no report wrote"):
         report(tmp_path / "r")
+    (tmp_path / "r" / "thesis.tex").unlink()
+    (tmp_path / "r" / "figures" / "mine.png").write_text("")
+    with pytest.raises(InputError, match=r"holds 'figures/mine\.png'"):
+        report(tmp_path / "r")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "report.md").write_text("my own")
+    with pytest.raises(InputError, match=r"holds 'report\.md'"):
+        report(tmp_path / "own")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "empty").mkdir()
+    assert report(tmp_path / "link") == tmp_path / "empty" / "report.md"
+    assert (tmp_path / "link").is_symlink()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         report(tmp_path / "file")
@@ -90,7 +104,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(StoreError, match="the disk is full; free some space"):
         report(tmp_path / "r", 2.0)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
     assert (tmp_path / "r" / "report.md").read_text() == before
@@ -120,6 +134,12 @@ def test_grids_of_any_size() -> None:
         assert sheet.width >= 480
     lone = draw_grid(SampleGrid("g", "", ("a",), ("",)), {"a": Image.new("RGB", (1, 4000))})
     assert lone.width == 480
+
+
+def test_names_of_files() -> None:
+    assert [slug(name) for name in ("local-dir:/a/ü b", "../x", "", "标题", "a" * 500)] == [
+        *("local-dir_a_ü_b", "x", "unnamed", "标题", "a" * 120)
+    ]
 
 
 def test_formulas_only_in_text_columns(tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier:
     """
     if not isinstance(n_directions, Integral) or isinstance(n_directions, bool) or n_directions < 1:
         raise InputError(f"n_directions is {n_directions!r}: expected a whole number of at least 1")
+    if n < 3:
+        raise InputError(f"{n} samples are too few: at least 3 are needed")
     if n - n_directions < 2:
         raise InputError(
             f"n_directions is {n_directions} for {n} samples: at most n - 2 = {n - 2}, so that three dimensions are "
@@ -187,7 +189,7 @@ def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier:
     for name, value in (("epsilon", epsilon), ("multiplier", multiplier)):
         if value is None:
             continue
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise InputError(f"{name} is {value!r}: expected a finite number that is not negative")
 
 

@@ -60,7 +60,7 @@ def base_scale(values: Tensor, name: str, seed: int = 0) -> float:
     distances = torch.linalg.vector_norm(left - right, dim=1).cpu().numpy()
     distances = distances[distances > 0]
     if not len(distances):
-        raise InputError(f"the {name} embeddings are constant: all rows are equal, so no kernel tells samples apart")
+        raise InputError(f"the {name} embeddings are constant: all rows are equal, and no kernel tells samples apart")
     return float(np.median(distances))
 
 
@@ -106,7 +106,8 @@ def fit_bandwidth(vectors: Mapping[str, Tensor], target: float = TARGET, seed: i
     if excess(low) >= 0:
         raise InputError(
             f"a leading eigenvalue of {target:g} cannot be reached: it is never below {excess(low) + target:.4g}, "
-            f"because that share of the {n} samples have equal {' and '.join(vectors)} embeddings"
+            f"because that share of the {n} samples have {' and '.join(vectors)} embeddings that are equal, or almost "
+            "equal beside the median distance"
         )
     multiplier = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
     spectrum = _spectrum(distances, multiplier, SPECTRUM)

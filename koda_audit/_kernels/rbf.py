@@ -45,7 +45,8 @@ def squared_distances(points: Tensor) -> Tensor:
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)).tolist()
     [[0.0, 25.0], [25.0, 0.0]]
     """
-    centred = points - points.mean(dim=0)  # a common offset would cost digits in the difference below
+    # a common offset would cost digits in the difference below; the median, unlike the mean, is not moved by an outlier
+    centred = points - points.median(dim=0).values
     squares = (centred * centred).sum(dim=1)
     distances = torch.addmm(squares[:, None] + squares, centred, centred.T, alpha=-2).clamp_(min=0)
     distances = (distances + distances.T) / 2

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from koda_audit._files import cache_folder
+from koda_audit._files import cache_folder, check_writable
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
 from koda_audit.demo.digits import write_webdatasets
@@ -50,6 +50,7 @@ def main(output: Path, quiet: bool) -> int:
     Raises:
         KodaAuditError: a folder that cannot be written.
     """
+    check_writable(output.parent, "the folder of --output")
     check_replaceable(output)
     started = time.monotonic()
     home = cache_folder() / "demo"

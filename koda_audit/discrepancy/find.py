@@ -13,7 +13,7 @@ from torch import Tensor
 from koda_audit._arrays import matrix
 from koda_audit._contrast.operators import DensePair
 from koda_audit._contrast.solve import Contrast, check_settings, solve_contrast, solve_operators
-from koda_audit._kernels.bandwidth import PAIRS, ROWS, TARGET, fit_bandwidth
+from koda_audit._kernels.bandwidth import PAIRS, ROWS, TARGET, Bandwidth, fit_bandwidth
 from koda_audit._kernels.rbf import MODALITIES, rbf_gram, scaled_points
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.memory import available_memory, check_memory
@@ -84,7 +84,7 @@ def find_discrepancies(
     level = check_size(n, epsilon, n_directions, multiplier)
     vectors = {role: _vectors(model.aligned_to(target.ids), modality, role) for role, model in models.items()}
 
-    widths = {role: fit_bandwidth(values, TARGET, int(seed)) for role, values in vectors.items()}
+    widths = {role: _bandwidth(values, models[role], role, int(seed)) for role, values in vectors.items()}
     grams = {role: rbf_gram(scaled_points(values, widths[role].sigmas)) for role, values in vectors.items()}
     contrast = _solve(grams["target"], grams["reference"], level, n_directions, multiplier, int(seed))
     directions = oriented(contrast.directions)
@@ -165,6 +165,14 @@ def _vectors(model: Embeddings, modality: str, role: str) -> dict[str, Tensor]:
     if pairs.text is None:
         raise InputError(f"the {role} has no text, which modality='{modality}' needs: use modality='image'")
     return {name: matrix(getattr(pairs, name), f"{role} {name}") for name in wanted}
+
+
+def _bandwidth(vectors: dict[str, Tensor], model: Embeddings, role: str, seed: int) -> Bandwidth:
+    try:
+        return fit_bandwidth(vectors, TARGET, seed)
+    except InputError as error:
+        remedy = "; modality='image' leaves the texts out" if "text" in vectors else ""
+        raise InputError(f"{model.meta.get('model', 'the ' + role)}: {error}{remedy}") from error
 
 
 def _solve(

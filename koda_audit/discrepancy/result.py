@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from koda_audit._files import atomic_write, write_json, write_text
+from koda_audit._files import atomic_write, write_csv, write_json
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Discrepancies:
         folder = Path(folder)
         with atomic_write(folder / "directions.npy") as stream:
             np.save(stream, self.directions)
-        write_text(folder / "frame.csv", self.frame.to_csv(index=False))
-        write_text(folder / "subsets.csv", self.subsets.to_csv(index=False))
+        write_csv(folder / "frame.csv", self.frame)
+        write_csv(folder / "subsets.csv", self.subsets)
         spectrum = {model: self.spectrum[model].tolist() for model in self.spectrum}
         write_json(folder / "settings.json", {**self.settings, "bandwidths": self.bandwidths, "spectrum": spectrum})

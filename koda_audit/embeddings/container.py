@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from koda_audit.embeddings.files import Floats, Shard, read_all, write_all
+from koda_audit.embeddings.files import ALONE, Floats, Shard, read_all, write_all
 from koda_audit.errors import DataError, InputError
 
 
@@ -63,7 +63,7 @@ class Embeddings:
     ) -> None:
         self.image = _matrix(image, "image")
         n = len(self.image)
-        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(str(i) for i in ids)
+        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(map(str, _listed(ids, "ids")))
         if len(self.ids) != n:
             raise InputError(f"{len(self.ids)} ids for {n} image rows: give one id an image")
         if len(set(self.ids)) != n:
@@ -74,13 +74,15 @@ class Embeddings:
 
         self.text = None if text is None else _matrix(text, "text")
         self.text_image: NDArray[np.int64] | None = None
-        self.captions = None if captions is None else tuple(captions)
+        self.captions = None if captions is None else _listed(captions, "captions")
+        if self.captions is not None and not all(isinstance(caption, str) for caption in self.captions):
+            raise InputError("captions must be texts")
         if self.text is None:
             if captions is not None or text_image is not None:
                 raise InputError("captions or text_image without text: give the text vectors too")
         else:
             m = len(self.text)
-            rows = np.arange(m) if text_image is None else np.asarray(text_image)
+            rows = np.arange(m) if text_image is None else _whole_numbers(text_image, "text_image")
             if rows.shape != (m,) or (text_image is None and m != n):
                 raise InputError(f"{m} text rows for {n} images: say with text_image which image each text belongs to")
             if m and (rows.min() < 0 or rows.max() >= n):
@@ -90,17 +92,19 @@ class Embeddings:
                 raise InputError(f"{len(self.captions)} captions for {m} text rows")
             check_rows(self.text, [self.ids[row] for row in self.text_image], "text")
 
-        self.labels = None if labels is None else np.asarray(labels)
+        self.labels = None if labels is None else _whole_numbers(labels, "labels")
         if self.labels is not None and (self.labels.ndim not in (1, 2) or len(self.labels) != n):
             raise InputError(f"labels of shape {self.labels.shape} for {n} images: expected ({n},) or ({n}, classes)")
         self.class_text = None if class_text is None else _matrix(class_text, "class_text")
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None if class_names is None else tuple(map(str, _listed(class_names, "class_names")))
         if self.class_text is not None:
             names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
             if len(names) != len(self.class_text):
                 raise InputError(f"{len(names)} class names for {len(self.class_text)} rows of class_text")
             check_rows(self.class_text, names, "class prompt")
             self._check_labels(len(self.class_text))
+        if meta is not None and not isinstance(meta, Mapping):
+            raise InputError(f"meta is of type {type(meta).__name__}: expected a mapping")
         self.meta: dict[str, Any] = dict(meta or {})
 
     def __len__(self) -> int:
@@ -201,13 +205,13 @@ class Embeddings:
         write_all(Path(folder), shard, {**self.meta, "class_names": self.class_names}, self.class_text)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Embeddings:
-        """Read what ``save`` wrote, by memory map; checksums are verified.
+    def load(cls, folder: str | Path, key: str = ALONE) -> Embeddings:
+        """Read what ``save`` wrote, by memory map; checksums are verified. ``key`` is for the entries of a store.
 
         Raises:
             StoreError: missing or damaged; the message names the file.
         """
-        shards, meta, class_text = read_all(Path(folder))
+        shards, meta, class_text = read_all(Path(folder), key)
         class_names = meta.pop("class_names", None)
         return cls.from_shards(shards, class_text=class_text, class_names=class_names, meta=meta)
 
@@ -244,10 +248,15 @@ class Embeddings:
             )
 
 
-def _matrix(values: ArrayLike, name: str) -> Floats:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    array = np.asanyarray(values)
+def _matrix(values: Any, name: str) -> Floats:
+    array: NDArray[Any]
+    try:
+        if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16
+            values = values.detach().cpu()
+            values = (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+        array = np.asanyarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} is no matrix of numbers: {error}") from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
     if array.dtype not in (np.float32, np.float64):
@@ -255,6 +264,24 @@ def _matrix(values: ArrayLike, name: str) -> Floats:
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
     return array
+
+
+def _listed(values: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} is of type {type(values).__name__}: expected one text a row")
+    return tuple(values)
+
+
+def _whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
+    try:
+        array = np.asarray(values)
+        with np.errstate(invalid="ignore"):  # what is no number is found below
+            whole = array.astype(np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{name} must be whole numbers: {error}") from error
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == whole).all()):
+        raise InputError(f"{name} must be whole numbers, found {array.dtype}")
+    return whole
 
 
 def check_rows(array: Floats, names: Sequence[str], what: str) -> None:

@@ -19,6 +19,7 @@ from koda_audit.embeddings import files
 from koda_audit.embeddings.container import Embeddings, check_rows
 from koda_audit.embeddings.store import Store, library_versions
 from koda_audit.errors import DataError, ModelError
+from koda_audit.identity import foreign_code
 from koda_audit.models import LoadedModel
 
 ROWS_PER_SHARD = 1024
@@ -68,8 +69,6 @@ def embed(
         if found is not None:
             found.meta["model"] = model.spec.label  # the same function may lie under another name by now
             return found
-        for cut_off in path.glob(".*"):  # files that a killed run was writing; nobody else can be, under the lock
-            cut_off.unlink()
         classes = _class_text(model, dataset, dtype)  # first: it is cheap, and fails early
         shards = _shards(model, dataset, store, path, batch_size, workers, dtype, quiet)
         meta = {
@@ -79,7 +78,7 @@ def embed(
             "batch_size": batch_size,
             "host_precision_turn": _host_precision_turn(model, dataset) if dtype == "fp32" else None,
         }
-        files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes)
+        files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes, path.name)
         return Embeddings.from_shards(shards, class_text=classes, class_names=dataset.class_names, meta=meta)
 
 
@@ -114,7 +113,7 @@ def _shards(
         encoded = _encoded(model, dataset, groups, workers, dtype, bar.update)
         for index in missing:
             found[index] = _as_shard(list(islice(encoded, len(spans[index]))), dataset.kind)
-            files.write_shard(path, index, found[index])
+            files.write_shard(path, index, found[index], path.name)
     return [found[index] for index in range(len(spans))]
 
 
@@ -134,7 +133,8 @@ def _encoded(
         texts: list[Vectors | None] = [None] * len(ids)
         if dataset.kind == "captions":
             owners = [sample for sample, captions in zip(ids, targets, strict=True) for _ in captions]
-            tokens = model.tokenizer([caption for captions in targets for caption in captions])
+            with foreign_code(f"{model.spec.label}, its tokenizer"):
+                tokens = model.tokenizer([caption for captions in targets for caption in captions])
             text = _encode(model, model.encoder.encode_text, tokens, dtype, "text", owners)
             texts = list(np.split(text, np.cumsum([len(captions) for captions in targets])[:-1]))
         yield from zip(ids, image, texts, targets, strict=True)
@@ -150,19 +150,17 @@ def _encode(
     names: Sequence[str],
 ) -> Vectors:
     """One batch through one tower: (n, d) float32, checked row by row."""
-    try:
-        with torch.no_grad(), _precision(dtype, model.device):
-            output = encoder(batch.to(model.device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"model '{model.spec.label}' fails on the {what}s of {names[0]} … {names[-1]}: "
-            + " ".join(str(error).split())[:300]
-        ) from error
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(names):
+    where = f"{model.spec.label}, {what}s of {names[0]} … {names[-1]}"
+    with foreign_code(where), torch.no_grad(), _precision(dtype, model.device):
+        output = encoder(batch.to(model.device))
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(names) or not output.shape[1]:
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(f"model '{model.spec.label}': encode_{what} gives {shape}, expected ({len(names)}, width)")
     vectors = output.float().cpu().numpy()
-    check_rows(vectors, names, what)
+    try:
+        check_rows(vectors, names, what)
+    except DataError as error:
+        raise DataError(f"model '{model.spec.label}': {error}") from error
     return np.asarray(vectors)
 
 
@@ -185,6 +183,8 @@ def _precision(dtype: Dtype, device: str) -> AbstractContextManager[Any]:
 
 def _as_shard(encoded: Sequence[Encoded], kind: str) -> files.Shard:
     ids, images, texts, targets = zip(*encoded, strict=True)
+    if len({len(image) for image in images}) > 1:
+        raise ModelError(f"the image embeddings of {ids[0]} … {ids[-1]} differ in width from batch to batch")
     if kind == "classes":
         return files.Shard(ids, np.stack(images), labels=targets)
     return files.Shard(

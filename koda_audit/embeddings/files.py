@@ -7,7 +7,8 @@ captions, labels, sha256 of the other two), which is written last: a shard witho
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from koda_audit._files import atomic_write, file_sha256, write_json
-from koda_audit.errors import StoreError
+from koda_audit._files import atomic_write, digest, file_sha256, strict, write_json
+from koda_audit.errors import InputError, StoreError
 
 Floats = NDArray[np.floating[Any]]
 FORMAT = "koda_audit embeddings 1"
 MANIFEST = "manifest.json"
 CLASSES = "classes.npy"
+ALONE = "saved alone"  # the key of embeddings that lie in no store
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Shard:
     labels: tuple[Any, ...] | None = None
 
 
-def write_shard(folder: Path, index: int, shard: Shard) -> None:
-    """Write one shard; whatever lay there under the same index is replaced."""
+def write_shard(folder: Path, index: int, shard: Shard, key: str) -> None:
+    """Write one shard of the entry ``key``; whatever lay there under the same index is replaced."""
     files = {f"{index:05d}-image.npy": shard.image}
     if shard.text is not None:
         files[f"{index:05d}-text.npy"] = shard.text
@@ -46,6 +48,7 @@ def write_shard(folder: Path, index: int, shard: Shard) -> None:
     write_json(
         folder / f"{index:05d}.json",
         {
+            "key": key,
             "ids": shard.ids,
             "text_image": shard.text_image,
             "captions": shard.captions,
@@ -57,83 +60,107 @@ def write_shard(folder: Path, index: int, shard: Shard) -> None:
     )
 
 
-def read_shard(folder: Path, index: int) -> Shard | None:
-    """Read one shard and verify it; None where it was never finished.
+def read_shard(folder: Path, index: int, key: str) -> Shard | None:
+    """Read one shard of the entry ``key`` and verify it; None where it was never finished.
 
     Raises:
-        StoreError: a file is missing or differs from its checksum, shape or dtype; the message names it.
+        StoreError: a file is missing or differs from its checksum, shape or dtype, or belongs to another entry; the
+            message names it.
     """
     path = folder / f"{index:05d}.json"
     if not path.is_file():
         return None
-    try:
+    with _readable(path):
         record = json.loads(path.read_text("utf-8"))
-        ids, files = tuple(record["ids"]), record["files"]
-        arrays = {name: _read_array(folder / name, entry["sha256"], entry["shape"]) for name, entry in files.items()}
-        image = arrays[f"{index:05d}-image.npy"]
-        text = arrays.get(f"{index:05d}-text.npy")
-        if len(ids) != len(image):
-            raise StoreError(f"{path} lists {len(ids)} ids for {len(image)} rows")
-        as_tuple = [None if record[key] is None else tuple(record[key]) for key in ("text_image", "captions", "labels")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
-    return Shard(ids, image, text, *as_tuple)
+        if record["key"] != key:
+            raise StoreError(f"{path} belongs to other embeddings")
+        names, files = (f"{index:05d}-image.npy", f"{index:05d}-text.npy"), record["files"]
+        image, text = (_read_array(folder / name, **files[name]) if name in files else None for name in names)
+        ids = tuple(record["ids"])
+        if image is None or len(ids) != len(image):
+            raise StoreError(f"{path} lists {len(ids)} ids for {0 if image is None else len(image)} rows")
+        lists = [None if record[name] is None else tuple(record[name]) for name in ("text_image", "captions", "labels")]
+    return Shard(ids, image, text, *lists)
 
 
-def write_manifest(folder: Path, meta: Mapping[str, Any], shards: int, classes: Floats | None) -> None:
+def write_manifest(folder: Path, meta: Mapping[str, Any], shards: int, classes: Floats | None, key: str) -> None:
     """Close a folder of shards: from here on it counts as complete."""
-    record: dict[str, Any] = {"format": FORMAT, "shards": shards, "meta": dict(meta), "classes": None}
+    record: dict[str, Any] = {"format": FORMAT, "key": key, "shards": shards, "meta": strict(meta), "classes": None}
     record["sha256"] = {f"{index:05d}.json": file_sha256(folder / f"{index:05d}.json") for index in range(shards)}
     if classes is not None:
         _write_array(folder / CLASSES, classes)
-        record["classes"] = {"sha256": file_sha256(folder / CLASSES), "shape": classes.shape}
-    write_json(folder / MANIFEST, record)
+        record["classes"] = {"sha256": file_sha256(folder / CLASSES), "shape": list(classes.shape)}
+    write_json(folder / MANIFEST, {**record, "checksum": digest(record)})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a complete folder.
+def read_manifest(folder: Path, key: str) -> dict[str, Any]:
+    """The manifest of the complete entry ``key``.
 
     Raises:
-        StoreError: there is none, or it is damaged.
+        StoreError: there is none, it is damaged, or it belongs to another entry.
     """
     path = folder / MANIFEST
-    try:
+    if not path.exists():
+        raise StoreError(f"no embeddings in {folder}: {MANIFEST} is missing")
+    with _readable(path):
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if record["format"] != FORMAT:
             raise StoreError(f"{path} has format '{record['format']}', this version reads '{FORMAT}': embed again")
-    except FileNotFoundError as error:
-        raise StoreError(f"no embeddings in {folder}: {MANIFEST} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error}") from error
+        if record.pop("checksum") != digest(record):
+            raise StoreError(f"{path} differs from its checksum")
+        if record["key"] != key:
+            raise StoreError(f"{path} belongs to other embeddings")
     return record
 
 
 def write_all(folder: Path, shard: Shard, meta: Mapping[str, Any], classes: Floats | None) -> None:
-    """Write one shard and close the folder; what lay there is replaced."""
-    # the old manifest goes first: with it gone, nothing half-written can pass for complete
+    """Write one shard and close the folder; embeddings that lay there are replaced.
+
+    Raises:
+        InputError: ``meta`` holds more than plain types, or the folder holds a manifest of something else.
+        StoreError: the folder cannot be written.
+    """
+    try:
+        digest(meta)
+    except TypeError as error:
+        raise InputError(f"meta must hold plain JSON types: {error}") from error
+    if (folder / MANIFEST).exists() and FORMAT not in (folder / MANIFEST).read_text("utf-8", "replace"):
+        raise InputError(f"{folder} holds a {MANIFEST} that is not of embeddings: choose another folder")
+    # the old manifest goes before the rest: with it gone, nothing half-written can pass for complete
     (folder / MANIFEST).unlink(missing_ok=True)
-    write_shard(folder, 0, shard)
-    write_manifest(folder, meta, 1, classes)
+    write_shard(folder, 0, shard, ALONE)
+    write_manifest(folder, meta, 1, classes, ALONE)
 
 
-def read_all(folder: Path) -> tuple[list[Shard], dict[str, Any], Floats | None]:
-    """The shards, meta and class vectors of a complete folder, every checksum verified.
+def read_all(folder: Path, key: str = ALONE) -> tuple[list[Shard], dict[str, Any], Floats | None]:
+    """The shards, meta and class vectors of the complete entry ``key``, every checksum verified.
 
     Raises:
         StoreError: missing or damaged; the message names the file.
     """
-    record = read_manifest(folder)
+    record = read_manifest(folder, key)
     shards = []
     for index in range(int(record["shards"])):
         path = folder / f"{index:05d}.json"
         if not path.is_file() or file_sha256(path) != record["sha256"].get(path.name):
             raise StoreError(f"{path} is missing or differs from its checksum")
-        shard = read_shard(folder, index)
+        shard = read_shard(folder, index, key)
         assert shard is not None
         shards.append(shard)
     classes = record["classes"]
-    vectors = None if classes is None else _read_array(folder / CLASSES, classes["sha256"], classes["shape"])
+    vectors = None if classes is None else _read_array(folder / CLASSES, **classes)
     return shards, dict(record["meta"]), vectors
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the content of ``path`` is a StoreError that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _write_array(path: Path, array: Floats) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from koda_audit._files import check_writable, digest, file_sha256, write_json
 from koda_audit.embeddings import files
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.errors import KodaAuditWarning, StoreError
+from koda_audit.errors import KodaAuditError, KodaAuditWarning, StoreError
 
 # the libraries that decode, preprocess, tokenise and embed: an upgrade of one of them is another key
 LIBRARIES = ("clip-benchmark", "open_clip_torch", "torch", "torchvision", "pillow", "transformers", "timm", "numpy")
@@ -52,11 +52,16 @@ class Store:
         """Hold one entry alone; another audit that is at work on it is waited for. A killed process leaves no lock."""
         lock = FileLock(path.with_suffix(".lock"))
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _warn(f"another process is embedding {path.name}: waiting for it")
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                _warn(f"another process is embedding {path.name}: waiting for it")
+                lock.acquire()
+        except OSError as error:
+            raise StoreError(f"{lock.lock_file} cannot be locked: {error.strerror or error}; remove it") from error
         try:
+            for cut_off in path.glob(".*"):  # what a killed run was writing; nobody else can be, under the lock
+                cut_off.unlink()
             yield
         finally:
             lock.release()
@@ -66,8 +71,8 @@ class Store:
         if not (path / files.MANIFEST).is_file():
             return None
         try:
-            return Embeddings.load(path)
-        except StoreError as error:
+            return Embeddings.load(path, path.name)
+        except KodaAuditError as error:
             _warn(f"{error}; it is extracted again")
             # without a manifest the entry is unfinished, and the rerun mends the damaged shard alone
             (path / files.MANIFEST).unlink(missing_ok=True)
@@ -76,8 +81,8 @@ class Store:
     def shard(self, path: Path, index: int) -> files.Shard | None:
         """One shard of an unfinished entry; None where it is missing or damaged."""
         try:
-            return files.read_shard(path, index)
-        except StoreError as error:
+            return files.read_shard(path, index, path.name)
+        except KodaAuditError as error:
             _warn(f"{error}; it is extracted again")
             return None
 

@@ -15,6 +15,7 @@ from functools import wraps
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from koda_audit.document import printable
 from koda_audit.errors import InputError, KodaAuditError, PluginError, one_line_warnings
 from koda_audit.host.options import OURS, extend_parser
 from koda_audit.registry import tasks
@@ -80,7 +81,7 @@ def _main_eval(cli: ModuleType, host: Function) -> Function:
         if getattr(base, "model_type", None) == PYTHON_MODELS and not getattr(base, "koda_allow_code", False):
             raise InputError(f"--model_type {PYTHON_MODELS} runs code of yours: add --koda_allow_code if you trust it")
         if base.task in getattr(base, OURS, ()):
-            from koda_audit.host.runner import check_all
+            from koda_audit.host.arguments import check_all
 
             check_all(base, cli)
         return host(base)
@@ -94,7 +95,13 @@ def _run(cli: ModuleType, host: Function) -> Function:
             return host(args)
         from koda_audit.host.runner import run as run_task
 
-        return run_task(args)
+        try:
+            return run_task(args)
+        except KeyboardInterrupt:
+            _say(
+                "koda_audit: interrupted; what is embedded stays in the store, and the same command goes on from there"
+            )
+            raise SystemExit(130) from None
 
     return run
 
@@ -107,7 +114,7 @@ def _main(cli: ModuleType, host: Function) -> Function:
         except KodaAuditError as error:
             if os.environ.get("KODA_AUDIT_DEBUG") == "1":
                 traceback.print_exc()
-            _say(f"koda_audit: error: {error}")
+            _say(f"koda_audit: error: {printable(str(error))}")
             raise SystemExit(2) from error
 
     return main
@@ -122,7 +129,7 @@ def _add_python_models(model_types: list[str]) -> None:
 
 
 def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
-    from koda_audit.models import load_python
+    from koda_audit.user_code import load_python
 
     return load_python(model_name, pretrained, cache_dir, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from koda_audit import results as results_table
-from koda_audit._files import slug, write_json, write_text
+from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
 from koda_audit.document import Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import to_markdown
@@ -20,8 +21,7 @@ from koda_audit.report.pictures import draw_grid, wanted_ids
 if TYPE_CHECKING:
     import pandas as pd
 
-# what a report consists of; a folder that holds anything else is not ours to replace
-PARTS = {"report.md", "results.csv", "results.json", "figures", "subsets", "tables"}
+LISTING = "files.json"  # what a report consists of; a folder that holds anything else is not ours to replace
 
 
 def write_report(
@@ -44,7 +44,8 @@ def write_report(
     check_replaceable(folder)
     grids = [grid for section in sections for grid in section.grids]
     shown = images(wanted_ids(grids)) if grids else {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve() if folder.is_symlink() else folder
+    check_writable(folder.parent, "the folder of the report")
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         pictures = {}
@@ -59,40 +60,36 @@ def write_report(
         write_csv(work / "results.csv", results_table.frame(results))
         write_json(work / "results.json", results_table.records(results))
         write_text(work / "report.md", to_markdown(title, sections, pictures))
+        write_json(
+            work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+        )
         work.chmod(0o755)
         _replace(work, folder)
     except OSError as error:
-        raise StoreError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+        raise StoreError(f"cannot write the report to {folder}: {reason(error)}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder / "report.md"
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier report.
+    """Refuse a folder that holds anything but an earlier report, file by file.
 
     Raises:
-        InputError: names the first foreign file.
+        InputError: names the first foreign file, or says why the folder cannot be read.
     """
-    if folder.is_dir():
-        foreign = sorted(path.name for path in folder.iterdir() if path.name not in PARTS)
-        if foreign:
-            raise InputError(f"{folder} holds '{foreign[0]}', which is no part of a report: choose another folder")
-    elif folder.exists():
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose a folder for the report")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """A table as CSV; text that a spreadsheet would take for a formula gets a leading apostrophe."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safe = table.copy()
-    for column in safe.columns:
-        if safe[column].dtype.kind not in "fiub":
-            safe[column] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in safe[column]]
-    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
-
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+    try:
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+        ours = set(json.loads((folder / LISTING).read_text("utf-8"))) if (folder / LISTING).is_file() else set()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}; choose another folder") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder / LISTING} is damaged: remove it, or choose another folder") from error
+    foreign = sorted(set(files) - ours - {LISTING})
+    if foreign:
+        raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")
 
 
 def _replace(new: Path, folder: Path) -> None:
