@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from koda_audit.errors import InputError
+from koda_audit._kernels.directions import common_rows
 
 MODALITIES = {"joint": ("image", "text"), "image": ("image",), "text": ("text",)}
 
@@ -33,9 +33,7 @@ def scaled_points(vectors: Mapping[str, Tensor], sigmas: Mapping[str, float]) ->
     >>> scaled_points({"image": torch.ones(2, 1), "text": torch.ones(2, 1)}, {"image": 0.5, "text": 2.0}).tolist()
     [[2.0, 0.5], [2.0, 0.5]]
     """
-    rows = {name: len(values) for name, values in vectors.items()}
-    if len(set(rows.values())) != 1:
-        raise InputError(f"rows differ between modalities: {rows}; expected one image and one text a sample")
+    common_rows(vectors)
     return torch.cat([values.to(torch.float64) / sigmas[name] for name, values in vectors.items()], dim=1)
 
 
