@@ -212,8 +212,8 @@ def test_ids_must_match():
 def test_memory_is_checked_before_any_matrix(monkeypatch):
     assert memory.available_memory() > 0
     monkeypatch.setattr("koda_audit.discrepancy.find.available_memory", lambda: 10_000)
-    with pytest.raises(InputError, match=r"20 samples need 19,200 bytes .* 10,000 .* use at most 14 samples"):
-        find_discrepancies(only_image(), only_image(), modality="image")
+    with pytest.raises(InputError, match=r"20 samples need 19,200 bytes .* dense path, and 10,000 .* fewer samples"):
+        find_discrepancies(only_image(), only_image(), modality="image", features="exact")
 
 
 def test_groups_lost_on_real_clip_features():

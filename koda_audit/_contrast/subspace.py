@@ -54,8 +54,9 @@ class _Basis:
         # the image of a nearly dependent column carries rounding along the basis: remove it, with images at hand
         overlap = self.metric.T @ added.vectors
         added = _Basis(*(mine - whole @ overlap for mine, whole in zip(added._parts(), self._parts(), strict=True)))
-        factor = torch.linalg.cholesky(added.form(added.vectors))
-        added = added.times(torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T)
+        lengths, rotation = torch.linalg.eigh(added.form(added.vectors))
+        true = lengths > 0.5  # all were 1; what lost half of it was rounding
+        added = added.times(rotation[:, true] / lengths[true].sqrt())
         whole = self._of(torch.cat(both, dim=1) for both in zip(self._parts(), added._parts(), strict=True))
         whole.largest = max(values[-1].item(), self.largest)
         return whole

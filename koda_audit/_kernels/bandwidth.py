@@ -19,7 +19,6 @@ from koda_audit.errors import InputError
 TARGET = 0.15  # leading eigenvalue of K/n; SPEC's published widths give .136 and .157
 PAIRS = 5_000
 ROWS = 4_000
-SPECTRUM = 20
 NARROWEST, WIDEST = 1e-4, 1e8  # multiples of the base scale between which the width is sought
 DENSE = 200  # rows up to which all eigenvalues are computed
 
@@ -28,13 +27,12 @@ DENSE = 200  # rows up to which all eigenvalues are computed
 class Bandwidth:
     """``sigmas`` = ``multiplier`` times the base scales, what they reach, and on how many ``rows`` it was measured.
 
-    ``lambda_max`` and ``spectrum`` (at most 20 values, largest first) are eigenvalues of K/n on those rows.
+    ``lambda_max`` is the largest eigenvalue of K/n on those rows.
     """
 
     sigmas: dict[str, float]
     multiplier: float
     lambda_max: float
-    spectrum: tuple[float, ...]
     rows: int
 
 
@@ -100,7 +98,7 @@ def fit_bandwidth(vectors: Mapping[str, Tensor], target: float = TARGET, seed: i
     distances = squared_distances(scaled_points(vectors, base)).cpu().numpy()
 
     def excess(log_multiplier: float) -> float:
-        return _spectrum(distances, np.exp(log_multiplier), 1)[0] - target
+        return _leading(distances, np.exp(log_multiplier)) - target
 
     low, high = np.log(NARROWEST), np.log(WIDEST)
     if excess(low) >= 0:
@@ -110,16 +108,23 @@ def fit_bandwidth(vectors: Mapping[str, Tensor], target: float = TARGET, seed: i
             "equal beside the median distance"
         )
     multiplier = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
-    spectrum = _spectrum(distances, multiplier, SPECTRUM)
-    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, spectrum[0], spectrum, n)
+    reached = _leading(distances, multiplier)
+    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, reached, n)
 
 
-def _spectrum(distances: NDArray[np.float64], multiplier: float, count: int) -> tuple[float, ...]:
-    """The ``count`` largest eigenvalues of K/n, largest first."""
-    n = len(distances)
-    gram = np.exp(distances / (-2 * multiplier**2)) / n
+def _leading(distances: NDArray[np.float64], multiplier: float) -> float:
+    return leading_eigenvalues(np.exp(distances / (-2 * multiplier**2)) / len(distances), 1)[0]
+
+
+def leading_eigenvalues(gram: NDArray[np.float64], count: int) -> list[float]:
+    """The ``count`` largest eigenvalues of a symmetric matrix (n, n), largest first.
+
+    >>> leading_eigenvalues(np.diag([1.0, 3.0, 2.0]), 2)
+    [3.0, 2.0]
+    """
+    n = len(gram)
     if n <= DENSE:
         values = np.linalg.eigvalsh(gram)
     else:
         values = eigsh(gram, k=count, v0=np.ones(n), tol=1e-12, return_eigenvectors=False)
-    return tuple(cast("list[float]", np.sort(values)[::-1][:count].tolist()))
+    return cast("list[float]", np.sort(values)[::-1][:count].tolist())

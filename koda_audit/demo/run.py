@@ -31,7 +31,15 @@ from koda_audit.report.measured import how_measured
 from koda_audit.report.write import check_replaceable, write_report
 from koda_audit.results import Result, signature
 
-OPTIONS = Namespace(koda_modality="joint", koda_kernel="rbf", koda_directions=4, koda_epsilon=None, seed=0)
+OPTIONS = Namespace(
+    koda_modality="joint",
+    koda_kernel="rbf",
+    koda_features="exact",
+    koda_n_features=1,  # not used by exact kernels
+    koda_directions=4,
+    koda_epsilon=None,
+    seed=0,
+)
 DATA = "digits_captions"
 REFERENCE = "colour"
 OTHERS = {

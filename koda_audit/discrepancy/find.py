@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from numbers import Integral
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from koda_audit._arrays import matrix
-from koda_audit._contrast.operators import DensePair
-from koda_audit._contrast.solve import Contrast, check_settings, solve_contrast, solve_operators
-from koda_audit._kernels.bandwidth import PAIRS, ROWS, TARGET, Bandwidth, fit_bandwidth
-from koda_audit._kernels.rbf import MODALITIES, rbf_gram, scaled_points
+from koda_audit._contrast.solve import Contrast, check_settings
+from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
+from koda_audit._kernels.blocks import kernel_blocks, leading_spectrum
+from koda_audit._kernels.rbf import MODALITIES
+from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
-from koda_audit.discrepancy.memory import available_memory, check_memory
+from koda_audit.discrepancy.memory import available_memory, check_memory, dense_fits
+from koda_audit.discrepancy.paths import PATHS, Goal, Sides, feature_width, solve
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.sensitivity import excess_at_other_widths
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError, unknown
 
-KERNELS = ("rbf",)
-FEATURES = ("exact",)
-EXACT = 512  # samples; above, decompositions of whole matrices take many times longer than the subspace
-TOLERANCE = 1e-6  # of the residual above that
+FEATURES = ("auto", "exact", "random")
+N_FEATURES = 3000  # as in the paper
+EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
+BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 4,000 rows"
 
 
 def find_discrepancies(
@@ -33,31 +37,38 @@ def find_discrepancies(
     reference: Embeddings,
     modality: str = "joint",
     kernel: str = "rbf",
-    features: str = "exact",
+    features: str = "auto",
     epsilon: float | None = None,
     n_directions: int = 10,
     multiplier: float | None = None,
+    path: str = "auto",
+    n_features: int = N_FEATURES,
     seed: int = 0,
 ) -> Discrepancies:
     """Groups of samples that lie together in the target and not in the reference.
 
     KODA (ICML 2026, arXiv 2606.04180, eq 8 and 12): unit directions over the samples with the largest coherence
-    x'(K/n)x in the target, where the coherence in the reference is at most epsilon. Kernels are exact (no random
-    features), on raw vectors. The order of the two models matters: run both.
+    x'(K/n)x in the target, where the coherence in the reference is at most epsilon, on raw vectors. The order of the
+    two models matters: run both.
 
     Args:
         target: the model whose groups are sought.
         reference: the other model, on the same sample ids in any order.
         modality: "joint" (product of the image and the text kernel; the first caption of an image, or the prompt of
             its class), "image" or "text".
-        kernel: "rbf", Gaussian. Widths: the median distance of each modality, times one multiplier a model, such that
-            the leading eigenvalue of K/n is .15 in both.
-        features: "exact", the dense kernel matrices (n x n, float64). Up to 512 samples the directions are exact to
-            rounding, above to a duality gap of about 1e-6 of their value; the frame holds the gap of each.
-        epsilon: default 2/n, twice the coherence of a direction at random (ours; the paper takes a quantile of the
-            reference's eigenvalues, which mostly asks for less than a random direction has).
+        kernel: "rbf", Gaussian (widths: the median distance of each modality, times one multiplier a model, such that
+            the leading eigenvalue of K/n is .15 in both); "cosine"; or "polynomial", of degree 3.
+        features: "exact" kernel matrices, "random" features, or "auto": exact up to 20,000 samples where the memory
+            allows. Whatever finds the directions, their coherences in the frame are those of the exact kernels.
+        epsilon: default 2/n, twice the coherence of a direction at random, and with random features at least 1/r, twice
+            their noise (ours; the paper takes a quantile of the reference's eigenvalues, which mostly asks for less
+            than a random direction has). It bounds the kernel that is used.
         n_directions: at most n - 2.
         multiplier: instead of epsilon, a fixed price of coherence in the reference; 1.0 is SPEC.
+        path: "dense" (n x n kernel matrices), "sample" (random features of all samples), "reduced" (the Gram matrix of
+            random features, one pass over the samples), or "auto". Up to 512 samples the dense path is exact to
+            rounding; all others reach a duality gap of about 1e-6 of the value, which stands in the frame.
+        n_features: random frequencies of a Gaussian kernel, projections of any other; 3,000 as in the paper.
         seed: of the pairs that set the base widths, of the rows above 4,000 samples, and of the subspace's start.
 
     Raises:
@@ -79,82 +90,120 @@ def find_discrepancies(
     (11, True)
     """
     models = {"target": target, "reference": reference}
-    _check_choices(models, modality, kernel, features, seed)
+    choices = {
+        "modality": (modality, MODALITIES),
+        "kernel": (kernel, KERNELS),
+        "features": (features, FEATURES),
+        "path": (path, ("auto", *PATHS)),
+    }
+    _check_choices(models, choices, seed=seed, n_features=n_features)
     n = len(target)
-    level = check_size(n, epsilon, n_directions, multiplier)
+    path = choose_path(n, kernel, features, path, n_features)
+    level = check_size(n, epsilon, n_directions, multiplier, path, kernel, n_features)
     vectors = {role: _vectors(model.aligned_to(target.ids), modality, role) for role, model in models.items()}
 
-    widths = {role: _bandwidth(values, models[role], role, int(seed)) for role, values in vectors.items()}
-    grams = {role: rbf_gram(scaled_points(values, widths[role].sigmas)) for role, values in vectors.items()}
-    contrast = _solve(grams["target"], grams["reference"], level, n_directions, multiplier, int(seed))
+    widths = {
+        role: _bandwidth(vectors[role], model, role, int(seed))
+        for role, model in models.items()
+        if KERNELS[kernel].has_bandwidth
+    }
+    sigmas = {role: widths[role].sigmas if widths else {} for role in models}
+    goal = Goal(level, n_directions, multiplier, int(seed))
+    contrast = solve(Sides(vectors, sigmas, kernel), goal, path, n_features)
     directions = oriented(contrast.directions)
+    blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
+    exact = {role: block.coherences(torch.from_numpy(directions)).tolist() for role, block in blocks.items()}
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     found: list[Lobe] = []
     for number, x in enumerate(directions.T):
-        for lobe in lobes(x, grams["target"], grams["reference"]):
+        for lobe in lobes(x, blocks["target"], blocks["reference"]):
             at = {"direction": number + 1, "lobe": lobe.name}
             found.append(lobe)
-            rows.append({**at, **_measured(contrast, number, lobe, level)})
+            measured = {f"coherence_{role}": values[number] for role, values in exact.items()}
+            rows.append({**at, "n": len(lobe.rows), **measured, **_measured(contrast, number, lobe, level)})
             samples.extend(
                 {**at, "id": target.ids[row], "weight": weight, "rank": rank}
                 for rank, (row, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
             )
     return Discrepancies(
-        frame=pd.DataFrame(rows).assign(**excess_at_other_widths(vectors, found, int(seed))),
+        frame=pd.DataFrame(rows).assign(**(excess_at_other_widths(vectors, found, int(seed)) if widths else {})),
         directions=directions,
         subsets=pd.DataFrame(samples),
-        bandwidths={
-            role: {name: value for name, value in asdict(width).items() if name != "spectrum"}
-            for role, width in widths.items()
-        },
-        spectrum=pd.DataFrame({role: list(width.spectrum) for role, width in widths.items()}),
+        bandwidths={role: asdict(width) for role, width in widths.items()},
+        spectrum=pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in blocks.items()}),
         epsilon=None if level is None else float(level),
         settings={
             "modality": modality,
             "kernel": kernel,
-            "features": features,
-            "path": "dense",
+            "path": path,
+            "n_features": None if path == "dense" else int(n_features),
             "n": n,
             "n_directions": int(n_directions),
             "epsilon": None if level is None else float(level),
-            "epsilon_rule": "given" if epsilon is not None else "2/n" if multiplier is None else None,
+            "epsilon_rule": "given" if epsilon is not None else "default" if multiplier is None else None,
             "multiplier": None if multiplier is None else float(multiplier),
-            "bandwidth_rule": "median distance times one multiplier a model",
-            "bandwidth_target": TARGET,
-            "bandwidth_pairs": PAIRS,
-            "bandwidth_rows": ROWS,
-            "normalised": False,
+            **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if widths else {}),
             "seed": int(seed),
         },
     )
 
 
-def check_size(n: int, epsilon: float | None, n_directions: int, multiplier: float | None = None) -> float | None:
-    """Whether ``n`` samples are enough, and few enough for the memory; returns epsilon, by default 2/n.
+def check_size(
+    n: int,
+    epsilon: float | None,
+    n_directions: int,
+    multiplier: float | None = None,
+    path: str = "dense",
+    kernel: str = "rbf",
+    n_features: int = N_FEATURES,
+) -> float | None:
+    """Whether ``n`` samples are enough, and few enough for the memory of the path; returns epsilon or its default.
 
     Raises:
         InputError: too few samples, a value out of range, not enough memory.
     """
-    level = 2 / n if epsilon is None and multiplier is None else epsilon
+    level = epsilon
+    if epsilon is None and multiplier is None:
+        level = 2 / n if path == "dense" else max(2 / n, 1 / n_features)
     check_settings(n, level, n_directions, multiplier)
-    check_memory(n, available_memory())
+    check_memory(n, path, feature_width(kernel, n_features), available_memory())
     return level
 
 
-def _check_choices(models: dict[str, Embeddings], modality: str, kernel: str, features: str, seed: int) -> None:
-    for kind, name, known in (
-        ("modality", modality, tuple(MODALITIES)),
-        ("kernel", kernel, KERNELS),
-        ("features", features, FEATURES),
-    ):
+def _check_choices(
+    models: dict[str, Embeddings], names: Mapping[str, tuple[str, Iterable[str]]], **numbers: int
+) -> None:
+    for kind, (name, known) in names.items():
         if name not in known:
             raise InputError(unknown(kind, str(name), known))
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed is {seed!r}: expected a whole number that is not negative")
+    for name, number in numbers.items():
+        least = 1 if name == "n_features" else 0
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+            raise InputError(f"{name} is {number!r}: expected a whole number from {least}")
     for role, model in models.items():
         if not isinstance(model, Embeddings):
             raise InputError(f"the {role} is of type {type(model).__name__}: expected koda_audit.Embeddings")
+
+
+def choose_path(n: int, kernel: str, features: str, path: str, n_features: int) -> str:
+    """The path that ``features`` and ``path`` ask for, or else the exact one where it fits, or the cheaper random one.
+
+    Raises:
+        InputError: they contradict each other.
+
+    >>> choose_path(100, "rbf", "random", "auto", 3000), choose_path(100_000, "rbf", "random", "auto", 3000)
+    ('sample', 'reduced')
+    """
+    if path != "auto":
+        if features != "auto" and (features == "exact") != (path == "dense"):
+            raise InputError(
+                f"features='{features}' cannot take path='{path}': exact features are dense, random ones are not"
+            )
+        return path
+    if features == "exact" or (features == "auto" and n <= EXACT_UP_TO and dense_fits(n, available_memory())):
+        return "dense"
+    return "reduced" if n >= feature_width(kernel, n_features) else "sample"
 
 
 def _vectors(model: Embeddings, modality: str, role: str) -> dict[str, Tensor]:
@@ -175,19 +224,10 @@ def _bandwidth(vectors: dict[str, Tensor], model: Embeddings, role: str, seed: i
         raise InputError(f"{model.meta.get('model', 'the ' + role)}: {error}{remedy}") from error
 
 
-def _solve(
-    target: Tensor, reference: Tensor, epsilon: float | None, n_directions: int, multiplier: float | None, seed: int
-) -> Contrast:
-    if len(target) <= EXACT:
-        return solve_contrast(target, reference, epsilon, n_directions, multiplier)
-    return solve_operators(DensePair(target, reference), epsilon, n_directions, multiplier, TOLERANCE, seed)
-
-
 def _measured(contrast: Contrast, number: int, lobe: Lobe, epsilon: float | None) -> dict[str, Any]:
     return {
-        "n": len(lobe.rows),
-        "coherence_target": contrast.target[number],
-        "coherence_reference": contrast.reference[number],
+        "used_target": contrast.target[number],
+        "used_reference": contrast.reference[number],
         "lobe_coherence_target": lobe.coherence_target,
         "lobe_coherence_reference": lobe.coherence_reference,
         "excess": lobe.coherence_target - lobe.coherence_reference,

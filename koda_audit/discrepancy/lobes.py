@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from koda_audit._kernels.blocks import Blocks
+
 SIGNS = {"positive": 1.0, "negative": -1.0}
 LARGEST = 50  # samples a lobe; KODA shows and scores 50
 SMALLEST = 3
@@ -51,7 +53,7 @@ def oriented(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     return directions * signs
 
 
-def lobes(x: NDArray[np.float64], target: Tensor, reference: Tensor) -> list[Lobe]:
+def lobes(x: NDArray[np.float64], target: Blocks, reference: Blocks) -> list[Lobe]:
     """The lobes of one direction: both, or one where no entry has the other sign.
 
     Both ends are candidates: a direction is often one cluster minus another, and no sign rule tells them apart. A lobe
@@ -60,11 +62,15 @@ def lobes(x: NDArray[np.float64], target: Tensor, reference: Tensor) -> list[Lob
 
     Args:
         x: (n,) unit vector.
-        target: (n, n) K/n of the target model, trace 1.
-        reference: (n, n) K/n of the reference model.
+        target: the exact kernel of the target model on the n samples.
+        reference: that of the reference model.
 
-    >>> gram = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 2.0]], dtype=torch.float64) / 6
-    >>> pair, single = lobes(np.array([0.64, 0.48, -0.6]), gram, torch.eye(3, dtype=torch.float64) / 3)
+    >>> from koda_audit._kernels.blocks import kernel_blocks
+    >>> mine, other = (
+    ...     kernel_blocks("cosine", {"image": torch.tensor(rows)}, {})
+    ...     for rows in ([[2.0, 0, 0], [1, 3**0.5, 0], [0, 0, 1]], [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    ... )
+    >>> pair, single = lobes(np.array([0.64, 0.48, -0.6]), mine, other)
     >>> pair.rows.tolist(), round(pair.coherence_target, 6), round(pair.similarity_target, 6)
     ([0, 1], 0.493333, 0.5)
     >>> single.rows.tolist(), math.isnan(single.similarity_target)
@@ -78,8 +84,7 @@ def lobes(x: NDArray[np.float64], target: Tensor, reference: Tensor) -> list[Lob
         if kept == 0:
             continue
         rows, weights = rows[:kept], weights[:kept]
-        index = torch.from_numpy(rows)
-        parts = [gram[index][:, index] for gram in (target, reference)]
+        parts = [blocks.part(torch.from_numpy(rows)) for blocks in (target, reference)]
         coherences = [coherence(part, weights) for part in parts]
         found.append(Lobe(name, rows, weights, *coherences, *(_similarity(part, len(x)) for part in parts)))
     return found

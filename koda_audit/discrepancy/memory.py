@@ -1,4 +1,4 @@
-"""Whether the dense matrices fit, before any is made."""
+"""Whether a path's matrices fit, before any is made."""
 
 from __future__ import annotations
 
@@ -7,23 +7,36 @@ from pathlib import Path
 
 from koda_audit.errors import InputError
 
-MATRICES = 6  # n x n float64 matrices at the peak; measured: 5, the two kernels and what makes the second
+DENSE = 6  # n x n float64 matrices at the peak; measured: 5, the two kernels and what makes the second
+SAMPLE = 3  # n x D float64 matrices: features of both models, in chunks and whole
+REDUCED = 4  # D x D float64 matrices: the sums, the Gram matrix, and what a block product holds
 
 
-def check_memory(n: int, available: int | None) -> None:
-    """Stop where n samples need more bytes than there are; ``available`` None means unknown, and passes.
+def dense_fits(n: int, available: int | None) -> bool:
+    """Whether n samples fit into ``available`` bytes on the dense path; None means unknown, and fits."""
+    return available is None or DENSE * 8 * n * n <= available
+
+
+def check_memory(n: int, path: str, width: int, available: int | None) -> None:
+    """Stop where a path needs more bytes than there are; ``available`` None means unknown, and passes.
+
+    Args:
+        n: samples.
+        path: "dense", "sample" or "reduced".
+        width: columns of both models' features together.
+        available: bytes.
 
     Raises:
         InputError: it does not fit; the message states both numbers.
 
-    >>> check_memory(2_000, available=8 * 2**30)
+    >>> check_memory(2_000, "dense", 12_000, available=8 * 2**30)
     """
-    needed = MATRICES * 8 * n * n
+    needed = 8 * {"dense": DENSE * n * n, "sample": SAMPLE * n * width, "reduced": REDUCED * width * width}[path]
     if available is not None and needed > available:
-        most = int((available / MATRICES / 8) ** 0.5)
+        other = "path='reduced'" if path != "reduced" else "fewer n_features"
         raise InputError(
-            f"{n:,} samples need {needed:,} bytes ({needed / 2**30:.1f} GiB) for dense kernel matrices, "
-            f"and {available:,} ({available / 2**30:.1f} GiB) are free: use at most {most:,} samples"
+            f"{n:,} samples need {needed:,} bytes ({needed / 2**30:.1f} GiB) on the {path} path, "
+            f"and {available:,} ({available / 2**30:.1f} GiB) are free: take fewer samples or {other}"
         )
 
 

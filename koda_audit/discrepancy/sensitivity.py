@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from koda_audit._kernels.bandwidth import TARGET, fit_bandwidth
-from koda_audit._kernels.rbf import scaled_points, squared_distances
+from koda_audit._kernels.blocks import kernel_blocks
 from koda_audit.discrepancy.lobes import Lobe, coherence
 from koda_audit.errors import InputError
 
@@ -41,17 +41,16 @@ def excess_at_other_widths(
     found = {}
     for key, factor in OTHER_TARGETS.items():
         try:
-            points = {
-                role: scaled_points(parts, fit_bandwidth(parts, factor * TARGET, seed).sigmas)
-                for role, parts in vectors.items()
-            }
+            target, reference = (
+                kernel_blocks("rbf", vectors[role], fit_bandwidth(vectors[role], factor * TARGET, seed).sigmas)
+                for role in ("target", "reference")
+            )
         except InputError:  # too few samples, or too many equal ones, for so narrow a kernel
             found[key] = [math.nan] * len(lobes)
             continue
-        found[key] = [_coherence(points["target"], lobe) - _coherence(points["reference"], lobe) for lobe in lobes]
+        parts = [[blocks.part(torch.from_numpy(lobe.rows)) for lobe in lobes] for blocks in (target, reference)]
+        found[key] = [
+            coherence(mine, lobe.weights) - coherence(other, lobe.weights)
+            for lobe, mine, other in zip(lobes, *parts, strict=True)
+        ]
     return found
-
-
-def _coherence(points: Tensor, lobe: Lobe) -> float:
-    gram = torch.exp(squared_distances(points[torch.from_numpy(lobe.rows)]) / -2) / len(points)
-    return coherence(gram, lobe.weights)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from koda_audit._kernels.rbf import MODALITIES
-from koda_audit.discrepancy.find import KERNELS, check_size, find_discrepancies
+from koda_audit._kernels.table import KERNELS
+from koda_audit.discrepancy.find import FEATURES, N_FEATURES, check_size, choose_path, find_discrepancies
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.themes import shared_words
 from koda_audit.document import Outcome, SampleGrid, Section, escape
@@ -32,7 +33,20 @@ class DiscrepancyTask:
             default="joint",
             help="what a pair is compared by: joint (image and text, default), image or text",
         )
-        group.add_argument("--koda_kernel", default="rbf", help="kernel of each modality; default: rbf")
+        group.add_argument(
+            "--koda_kernel", default="rbf", help=f"kernel of each modality: {', '.join(KERNELS)}; default: rbf"
+        )
+        group.add_argument(
+            "--koda_features",
+            default="auto",
+            help="exact kernel matrices, random features, or auto (default): exact up to 20,000 samples",
+        )
+        group.add_argument(
+            "--koda_n_features",
+            type=int,
+            default=N_FEATURES,
+            help="random frequencies (rbf) or projections of a model; default: %(default)s",
+        )
         group.add_argument("--koda_directions", type=int, default=10, help="directions each way; default: 10")
         group.add_argument(
             "--koda_epsilon",
@@ -44,15 +58,19 @@ class DiscrepancyTask:
         for kind, value, known in (
             ("--koda_modality", options.koda_modality, MODALITIES),
             ("--koda_kernel", options.koda_kernel, KERNELS),
+            ("--koda_features", options.koda_features, FEATURES),
         ):
             if value not in known:
                 raise InputError(unknown(kind, value, known))
-        if options.koda_directions < 1:
-            raise InputError(f"--koda_directions {options.koda_directions}: at least 1")
+        for name in ("koda_directions", "koda_n_features"):
+            if getattr(options, name) < 1:
+                raise InputError(f"--{name} {getattr(options, name)}: at least 1")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
             raise InputError(f"--koda_epsilon {options.koda_epsilon}: must lie in (0, 1]")
         if samples is not None:
-            check_size(samples, options.koda_epsilon, options.koda_directions)
+            kernel, count = options.koda_kernel, options.koda_n_features
+            path = choose_path(samples, kernel, options.koda_features, "auto", count)
+            check_size(samples, options.koda_epsilon, options.koda_directions, None, path, kernel, count)
 
     def run(self, inputs: Inputs) -> Outcome:
         assert inputs.reference is not None
@@ -69,6 +87,8 @@ class DiscrepancyTask:
                 reference,
                 modality=inputs.options.koda_modality,
                 kernel=inputs.options.koda_kernel,
+                features=inputs.options.koda_features,
+                n_features=inputs.options.koda_n_features,
                 n_directions=inputs.options.koda_directions,
                 epsilon=inputs.options.koda_epsilon,
                 seed=inputs.options.seed,
@@ -76,7 +96,8 @@ class DiscrepancyTask:
             metrics.update(_metrics(found, f"koda_{way}"))
             sections.extend(_sections(found, target, reference, way))
             files.update(_files(found, way))
-        sections.append(_widths(found, inputs))
+        if found.bandwidths:
+            sections.append(_widths(found, inputs))
         return Outcome(metrics, found.settings, tuple(sections), files)
 
 
@@ -132,8 +153,7 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
             f"lobe's in {ours}": frame["lobe_coherence_target"],
             f"lobe's in {theirs}": frame["lobe_coherence_reference"],
             "excess": frame["excess"],
-            "narrower": frame["excess_narrower"],
-            "wider": frame["excess_wider"],
+            **{name: frame[f"excess_{name}"] for name in ("narrower", "wider") if f"excess_{name}" in frame},
             "shared words": themes,
         }
     )
