@@ -122,7 +122,7 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "demo": Command("audit two small models on this machine, offline, and write a report", _demo_options, _demo),
+    "demo": Command("audit small models on this machine, offline, and write a report", _demo_options, _demo),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "list": Command("what is registered, from here and from other packages", _list_options, _list),
     "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),

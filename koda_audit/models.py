@@ -161,7 +161,7 @@ def load_model(spec: ModelSpec, device: str = "cpu", cache_dir: str | None = Non
             triple = load_clip(
                 model_type=spec.model_type,
                 model_name=spec.name,
-                pretrained=spec.pretrained,
+                pretrained=None if spec.ignores_pretrained else spec.pretrained,  # it warns of what it ignores
                 cache_dir=cache_dir,
                 device=device,
             )

@@ -90,6 +90,18 @@ def test_class_prompts_are_the_hosts_ensemble(model: LoadedModel, classes_wds: P
     assert a.labels.tolist() == [row % 3 for row in [*range(0, 20, 2), *range(1, 20, 2)]]
 
 
+def test_a_template_that_cannot_be_filled_is_found_before_embedding(
+    model: LoadedModel, classes_wds: Path, tmp_path: Path
+) -> None:
+    dataset = replace(load_dataset("wds/any", str(classes_wds)), templates={"cat": ["a cat"], "dog": ["a dog"]})
+    seen: list[torch.Tensor] = []
+    encoder, counter = counting(model)
+    with pytest.raises(DataError, match="no prompts for class 'bird'"):
+        embed(replace(encoder, tokenizer=seen.append), dataset, Store(tmp_path), quiet=True)
+    assert not seen
+    assert counter.images == 0
+
+
 def test_host_precision_is_another_entry_and_other_numbers(
     model: LoadedModel, captions: Dataset, tmp_path: Path
 ) -> None:

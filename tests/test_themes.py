@@ -10,6 +10,12 @@ def test_words_that_set_a_lobe_apart() -> None:
     assert all(inside - outside >= 0.25 for _, inside, outside in words)
 
 
+def test_names_of_classes_are_taken_whole() -> None:
+    names = ["t shirt", "t shirt", "shirt", "long shirt"]
+    assert shared_words(names, [0, 1], whole=True) == [("t shirt", 1.0, 0.0)]
+    assert shared_words(["a t-shirt", "a shirt"], [0]) == [("t-shirt", 1.0, 0.0)]
+
+
 def test_nothing_is_shared_where_all_are_alike() -> None:
     assert shared_words(["a cat", "a cat", "a cat"], [0]) == []
     assert shared_words([], []) == []

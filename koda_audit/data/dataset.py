@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from koda_audit.errors import DataError, KodaAuditError
+from koda_audit.errors import DataError, KodaAuditError, ModelError
 
 Target = Any  # tuple of captions, class index, or list of zeros and ones
 Kind = Literal["captions", "classes"]
 # the host's order of preference
 IMAGE_ENDINGS = ("webp", "png", "jpg", "jpeg")
+# the readers that belong to them; Pillow has others that start programs (Ghostscript, for an EPS under any name)
+_FORMATS = ("WEBP", "PNG", "JPEG")
 
 
 class Samples(Protocol):
@@ -61,32 +65,104 @@ def batches(
         collate_fn=_as_lists,
     )
     try:
-        yield from loader
-    except KodaAuditError as error:
-        # a worker's error comes wrapped in its traceback; the sentence is what follows the name of its class
-        raise type(error)(str(error).rsplit(f"{type(error).__name__}: ", 1)[-1].strip()) from error
+        for batch in loader:
+            if isinstance(batch, KodaAuditError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads the images died, most often for want of memory: use --num_workers 0, or fewer workers"
+        ) from error
 
 
 def decode(raw: bytes, where: str) -> Image.Image:
+    """The image as RGB.
+
+    Raises:
+        DataError: it cannot be decoded, or RGB would not hold it.
+    """
     try:
-        return Image.open(io.BytesIO(raw)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where} is no readable image: {error}") from error
+        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+        image.load()
+    except Exception as error:  # Pillow raises whatever a broken file leads it to
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {error or type(error).__name__}"
+        raise DataError(f"{where} is no readable image (webp, png, jpg){reason}") from error
+    check_depth(image, where)
+    return image.convert("RGB")
 
 
-class _Rows(torch.utils.data.Dataset[tuple[str, torch.Tensor, Target]]):
+def check_depth(image: Image.Image, where: str) -> None:
+    """Refuse greyscales of 16 or 32 bits: Pillow's conversion to RGB clips them, mostly to white."""
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{where} is a greyscale of more than 8 bits: convert it to 8 bits a channel")
+
+
+def some_captions(lines: Iterable[str], where: str) -> tuple[str, ...]:
+    """The captions of an image, without blank ones; none at all is a DataError."""
+    captions = tuple(line for line in lines if line.strip())
+    if not captions:
+        raise DataError(f"{where} has no caption, or only blank ones: add one, or remove the sample")
+    return captions
+
+
+def check_name(name: str, where: object) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name {name!r} in {where} is not UTF-8: rename it") from error
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Turn what the operating system refuses into a DataError about ``what``."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} is no UTF-8 text: save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
+
+
+def digest_of(file: Path, hash_file: Callable[[Path], str]) -> str:
+    with reading(file):
+        return hash_file(file)
+
+
+def sentence(error: BaseException) -> str:
+    """Foreign code's error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+
+
+Item = tuple[str, torch.Tensor, Target]
+
+
+class _Rows(torch.utils.data.Dataset[Item | KodaAuditError]):
     """What the workers see: the samples, preprocessed. At module level, so that it pickles under spawn."""
 
     def __init__(self, samples: Samples, preprocess: Callable[[Image.Image], torch.Tensor]) -> None:
         self.samples, self.preprocess = samples, preprocess
 
-    def __getitem__(self, row: int) -> tuple[str, torch.Tensor, Target]:
-        sample, image, target = self.samples.read(row)
-        return sample, self.preprocess(image), target
+    def __getitem__(self, row: int) -> Item | KodaAuditError:
+        # errors travel as values: what a worker raises arrives with its traceback as the message
+        try:
+            sample, image, target = self.samples.read(row)
+        except KodaAuditError as error:
+            return error
+        try:
+            return sample, self.preprocess(image), target
+        except Exception as error:  # the model's own code
+            return ModelError(f"the model's preprocessing fails on sample '{sample}': {sentence(error)}")
 
 
-def _as_lists(items: list[tuple[str, torch.Tensor, Target]]) -> tuple[list[str], torch.Tensor, list[Target]]:
-    ids, images, targets = zip(*items, strict=True)
+def _as_lists(items: list[Item | KodaAuditError]) -> tuple[list[str], torch.Tensor, list[Target]] | KodaAuditError:
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, KodaAuditError):
+            return item
+        good.append(item)
+    ids, images, targets = zip(*good, strict=True)
     return list(ids), torch.stack(images), list(targets)
 
 

@@ -14,23 +14,43 @@ import torch
 from PIL import Image
 
 from koda_audit._files import digest, file_sha256
-from koda_audit.data.dataset import Dataset, Kind, Samples, Target
-from koda_audit.data.folder import FOLDER, load_folder
-from koda_audit.data.webdataset import TarSamples, local_shards, read_text
+from koda_audit.data.dataset import (
+    Dataset,
+    Kind,
+    Samples,
+    Target,
+    check_depth,
+    digest_of,
+    reading,
+    sentence,
+    some_captions,
+)
+from koda_audit.data.folder import FOLDER, class_folders, load_folder
+from koda_audit.data.prompts import class_prompts, custom_class_names, custom_templates
+from koda_audit.data.webdataset import TarSamples, local_shards, read_text, shard_count
 from koda_audit.errors import DataError, InputError, unknown
 
 WEBDATASET = "wds/"
 
 
-def check_dataset(name: str, root: str) -> None:
-    """Find what is wrong with a name before anything is loaded.
+def check_dataset(name: str, root: str, split: str = "test") -> None:
+    """Find what is wrong with a name and the layout of its folder before anything is loaded.
 
     Raises:
-        InputError: the host does not know the name (near matches shown), or its folder does not exist.
+        InputError: the host does not know the name (near matches shown), or its folder or split does not exist.
+        DataError: the folder cannot be read, or lacks shards or class folders.
     """
     if name.startswith((WEBDATASET, FOLDER)):
-        if "://" not in root and not Path(root).is_dir():
-            raise InputError(f"dataset '{name}': there is no folder {root} (--dataset_root)")
+        remote = name.startswith(WEBDATASET) and "://" in root
+        with reading(root):
+            if not remote and not Path(root).is_dir():
+                raise InputError(f"dataset '{name}': there is no folder {root} (--dataset_root)")
+        if name.startswith(FOLDER):
+            class_folders(name, Path(root), split)
+        elif remote:
+            shard_count(root, split)
+        else:
+            local_shards(root, split, None)
         return
     import clip_benchmark.datasets.builder as builder
 
@@ -57,24 +77,32 @@ def load_dataset(
     """Build a dataset by the host's name: `wds/NAME`, `folder/NAME` (ours: images in folders by class), or any other.
 
     Raises:
-        InputError: the host does not know the name (near matches shown), or the root does not exist.
+        InputError: the split does not exist, or one of the two custom files does not fit the dataset.
         DataError: it cannot be read, or its samples are not single images with captions or classes.
     """
-    if name.startswith(FOLDER):
-        return load_folder(name, Path(root), split, language, classname_file, template_file, hash_file)
     from clip_benchmark.datasets.builder import build_dataset, get_dataset_default_task
 
-    short = name.removeprefix(WEBDATASET)
     if name.startswith(WEBDATASET):
         form = (read_text(root, "dataset_type.txt") or "classification").strip().lower()
         task = "zeroshot_retrieval" if form == "retrieval" else "zeroshot_classification"
     else:
-        form, task = "", get_dataset_default_task(short)
+        form, task = "", get_dataset_default_task(name)
     if task == "image_caption_selection":
         raise DataError(
             f"dataset '{name}' pairs an image with wrong captions: use the host's own image_caption_selection"
         )
     kind: Kind = "captions" if task == "zeroshot_retrieval" else "classes"
+    names = templates = None
+    if kind == "classes":
+        names, templates = custom_class_names(classname_file, name), custom_templates(template_file, name)
+    if name.startswith(FOLDER):
+        return _checked(load_folder(name, Path(root), split, language, names, templates, hash_file))
+    samples: Samples
+    if name.startswith(WEBDATASET):
+        shards = local_shards(root, split, cache_dir)
+        if kind == "classes":
+            _check_texts(root, {"classnames.txt": names, "zeroshot_classification_templates.txt": templates})
+        samples = TarSamples(shards, {"retrieval": "txt", "multilabel": "npy"}.get(form, "cls"))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*shardshuffle.*")  # webdataset warns at every construction
@@ -92,14 +120,12 @@ def load_dataset(
                 wds_cache_dir=cache_dir,
             )
     except (Exception, SystemExit) as error:  # the host's builders raise whatever they like, and some exit
-        raise DataError(f"dataset '{name}' cannot be built from {root}, split {split}: {_sentence(error)}") from error
-    classes = tuple(built.classes) if kind == "classes" and built.classes is not None else None
+        raise DataError(f"dataset '{name}' cannot be built from {root}, split {split}: {sentence(error)}") from error
+    classes = tuple(map(str, built.classes)) if kind == "classes" and built.classes is not None else None
     templates = built.templates if kind == "classes" else None
-    samples: Samples
+    content: Any
     if name.startswith(WEBDATASET):
-        shards = local_shards(root, split, cache_dir)
-        samples = TarSamples(shards, {"retrieval": "txt", "multilabel": "npy"}.get(form, "cls"))
-        content: Any = [[shard.name, hash_file(shard)] for shard in shards]
+        content = [[shard.name, digest_of(shard, hash_file)] for shard in shards]
     else:
         if not hasattr(built, "__len__") or not hasattr(built, "__getitem__"):
             raise DataError(
@@ -107,7 +133,25 @@ def load_dataset(
             )
         samples = HostSamples(built, kind, name)
         content = _host_content(samples, Path(root), annotation_file)
-    return Dataset(name, split, language, kind, samples, digest([form, content]), classes, templates)
+    return _checked(Dataset(name, split, language, kind, samples, digest([form, content]), classes, templates))
+
+
+def _check_texts(root: str, replaced: dict[str, Any]) -> None:
+    """The text files of a webdataset that the host reads: each must be there, or a custom one in its place."""
+    for file, custom in replaced.items():
+        if read_text(root, file) is None and custom is None:
+            raise DataError(f"{root}/{file} is missing: write one a line, or use the --custom_… option in its place")
+
+
+def _checked(dataset: Dataset) -> Dataset:
+    """The dataset, if every class has a name and prompts."""
+    if dataset.class_names == ():
+        raise DataError(f"dataset '{dataset.name}' has no class names (a webdataset has them in classnames.txt)")
+    for row, class_name in enumerate(dataset.class_names or ()):
+        if not class_name.strip():
+            raise DataError(f"dataset '{dataset.name}': the name of class {row} is blank (line {row + 1} of the names)")
+        class_prompts(class_name, dataset.templates)
+    return dataset
 
 
 class HostSamples:
@@ -120,12 +164,17 @@ class HostSamples:
         return len(self.dataset)
 
     def read(self, row: int) -> tuple[str, Image.Image, Target]:
-        item, target = self.dataset[row]
+        where = f"row {row} of dataset '{self.name}'"
+        try:
+            item, target = self.dataset[row]
+        except Exception as error:  # the host's readers raise whatever they like
+            raise DataError(f"{where} cannot be read: {sentence(error)}") from error
         if not isinstance(item, tuple) or not isinstance(item[1], Image.Image):
-            raise DataError(f"dataset '{self.name}' gives {type(item).__name__} for row {row}, expected one image")
+            raise DataError(f"{where} is a {type(item).__name__}, expected one image")
         sample, image = item
+        check_depth(image, where)
         if self.kind == "captions":
-            return sample, image, tuple(str(caption) for caption in target)
+            return sample, image, some_captions(map(str, target), where)
         if isinstance(target, torch.Tensor) and target.ndim == 1:
             return sample, image, [int(flag) for flag in target]
         return sample, image, int(target)
@@ -146,7 +195,3 @@ def _host_content(samples: Samples, root: Path, annotation_file: str) -> Any:
     step = max(1, len(samples) // 16)
     probes = [[sample, target] for sample, _, target in map(samples.read, range(0, len(samples), step))]
     return [len(samples), listing, probes]
-
-
-def _sentence(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,14 @@ import numpy as np
 from PIL import Image
 
 from koda_audit._files import atomic_write, cache_folder, digest
-from koda_audit.data.dataset import IMAGE_ENDINGS, Target, decode
-from koda_audit.errors import DataError
+from koda_audit.data.dataset import IMAGE_ENDINGS, Target, check_name, decode, reading, some_captions
+from koda_audit.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import requests
+
+Span = tuple[int, int]  # where the content of a member starts, and its length
+_KEY_RULE = "(the key of a sample is what stands before the first dot of its file names)"
 
 
 @dataclass
@@ -28,15 +31,13 @@ class TarSamples:
 
     shards: Sequence[Path]
     target: str  # "txt", "cls" or "npy"
-    rows: list[tuple[int, str, tuple[int, int], tuple[int, int]]] = field(default_factory=list)
+    rows: list[tuple[int, str, Span, Span]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for number, shard in enumerate(self.shards):
             self.rows.extend(self._index(number, shard))
         keys = [key for _, key, _, _ in self.rows]
         self.unique = len(set(keys)) == len(keys)
-        if not self.rows:
-            raise DataError(f"{self.shards[0]} holds no samples with an image ({', '.join(IMAGE_ENDINGS)})")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,74 +45,119 @@ class TarSamples:
     def read(self, row: int) -> tuple[str, Image.Image, Target]:
         number, key, image_at, target_at = self.rows[row]
         sample = key if self.unique else f"{self.shards[number].stem}/{key}"
-        raw = []
-        with self.shards[number].open("rb") as stream:
+        shard, raw = self.shards[number], []
+        with reading(shard), shard.open("rb") as stream:
             for start, size in (image_at, target_at):
                 stream.seek(start)
                 raw.append(stream.read(size))
-        return (
-            sample,
-            decode(raw[0], f"sample '{sample}' of {self.shards[number]}"),
-            self._decode_target(raw[1], sample),
-        )
+        where = f"sample '{sample}' of {shard}"
+        return sample, decode(raw[0], where), self._decode_target(raw[1], where)
 
-    def _index(self, number: int, shard: Path) -> Iterator[tuple[int, str, tuple[int, int], tuple[int, int]]]:
-        members: dict[str, dict[str, tuple[int, int]]] = {}
-        try:
-            with tarfile.open(shard, "r:") as archive:
-                for member in archive:
-                    if member.isfile():
-                        folder, _, file = member.name.rpartition("/")
-                        stem, _, ending = file.partition(".")
-                        key = f"{folder}/{stem}" if folder else stem
-                        members.setdefault(key, {})[ending.lower()] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError) as error:
-            raise DataError(f"{shard} cannot be read as a webdataset shard: {error}") from error
-        for key, parts in members.items():
+    def _index(self, number: int, shard: Path) -> Iterator[tuple[int, str, Span, Span]]:
+        samples: dict[str, dict[str, Span]] = {}
+        for name, span in _members(shard):
+            folder, _, file = name.rpartition("/")
+            stem, dot, ending = file.partition(".")
+            if not stem or not dot or re.match("__[^/]*__/", name):
+                continue  # hidden files, files without ending and metadata are no samples to the host either
+            key = f"{folder}/{stem}" if folder else stem
+            parts = samples.setdefault(key, {})
+            if ending.lower() in parts:
+                raise DataError(
+                    f"{shard} holds '{key}.{ending.lower()}' twice: give every sample its own key {_KEY_RULE}"
+                )
+            parts[ending.lower()] = span
+        if not samples:
+            raise DataError(f"{shard} holds no samples {_KEY_RULE}")
+        for key, parts in samples.items():
             image = next((parts[ending] for ending in IMAGE_ENDINGS if ending in parts), None)
-            if image is None:
-                continue
-            if self.target not in parts:
-                raise DataError(f"sample '{key}' of {shard} has no .{self.target}; it holds {', '.join(sorted(parts))}")
+            if image is None or self.target not in parts:
+                wanted = f"image (.{', .'.join(IMAGE_ENDINGS)})" if image is None else f".{self.target}"
+                held = ", ".join(f".{ending}" for ending in sorted(parts))
+                raise DataError(f"sample '{key}' of {shard} has no {wanted}; it holds {held} {_KEY_RULE}")
             yield number, key, image, parts[self.target]
 
-    def _decode_target(self, raw: bytes, sample: str) -> Target:
+    def _decode_target(self, raw: bytes, where: str) -> Target:
         if self.target == "txt":
-            captions = tuple(raw.decode("utf-8", "replace").splitlines())
-            if not captions:
-                raise DataError(f"sample '{sample}' has an empty caption")
-            return captions
+            with reading(f"the caption of {where}"):
+                return some_captions(raw.decode("utf-8").splitlines(), where)
         if self.target == "cls":
-            try:
-                return int(raw)
-            except ValueError as error:
-                raise DataError(f"sample '{sample}' has the class '{raw[:20]!r}', expected a number") from error
-        return [int(flag) for flag in np.load(io.BytesIO(raw), allow_pickle=False)]
+            if not re.fullmatch(rb"\s*\d{1,9}\s*", raw):
+                raise DataError(f"{where} has the class {raw[:20]!r}, expected a number from 0")
+            return int(raw)
+        try:
+            flags = np.load(io.BytesIO(raw), allow_pickle=False)
+            fits = flags.ndim == 1 and flags.size > 0 and bool(np.isin(flags, (0, 1)).all())
+        except Exception:  # numpy raises whatever a broken file leads it to, and would advise to unpickle
+            fits = False
+        if not fits:
+            raise DataError(f"the .npy of {where} is no row of zeros and ones, one a class (saved without pickle)")
+        return [int(flag) for flag in flags]
+
+
+def _members(shard: Path) -> Iterable[tuple[str, Span]]:
+    """Names and places of the files in a shard, once it is known to be whole."""
+    try:
+        with shard.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:
+            members = archive.getmembers()
+            # tarfile takes the end of the file, and a header that it cannot read, for the end of the archive
+            stream.seek(archive.offset)
+            end = stream.read(tarfile.BLOCKSIZE + tarfile.RECORDSIZE)
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise DataError(f"{shard} cannot be read as a webdataset shard: {error}") from error
+    if len(end) < tarfile.BLOCKSIZE:
+        raise DataError(f"{shard} is cut off: it lacks the end-of-archive mark; delete it and copy it anew")
+    if any(end[: tarfile.BLOCKSIZE]):
+        raise DataError(f"{shard} is damaged at byte {archive.offset}: delete it and copy it anew")
+    if b"ustar" in end:
+        raise DataError(f"{shard} holds a second archive behind its end: join archives with tar --concatenate")
+    for member in members:
+        if member.isfile():
+            check_name(member.name, shard)
+            yield member.name, (member.offset_data, member.size)
+
+
+def shard_count(root: str, split: str) -> int:
+    """How many shards a split has, by its nshards.txt.
+
+    Raises:
+        InputError: there is no such split.
+        DataError: nshards.txt is missing, or holds no number.
+    """
+    if "://" not in root:
+        with reading(root):
+            if not (Path(root) / split).is_dir():
+                found = ", ".join(sorted(file.parent.name for file in Path(root).glob("*/nshards.txt")))
+                raise InputError(f"{root} has no split '{split}' (--split); it has {found or 'none'}")
+    text = read_text(root, f"{split}/nshards.txt")
+    if text is None:
+        raise DataError(f"{root}/{split}/nshards.txt is missing: write the number of shards into it")
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text) or int(text) < 1:
+        raise DataError(f"{root}/{split}/nshards.txt holds {text[:20]!r}, expected the number of shards")
+    return int(text)
 
 
 def local_shards(root: str, split: str, cache_dir: str | None) -> list[Path]:
     """The shards of a webdataset as local files; remote ones are downloaded once.
 
     Raises:
+        InputError: there is no such split.
         DataError: a shard is missing.
     """
-    try:
-        count = int(read_text(root, f"{split}/nshards.txt") or 0)
-    except ValueError as error:
-        raise DataError(f"{root}/{split}/nshards.txt holds no number") from error
-    if count < 1:
-        raise DataError(f"{root}/{split}/nshards.txt is missing, or names no shards")
+    count, shards = shard_count(root, split), []
     if "://" not in root:
-        shards = [Path(root) / split / f"{number}.tar" for number in range(count)]
-        for shard in shards:
-            if not shard.is_file():
-                raise DataError(f"{shard} is missing: {split}/nshards.txt says that there are {count} shards")
+        for number in range(count):
+            shards.append(Path(root) / split / f"{number}.tar")
+            with reading(shards[-1]):
+                if not shards[-1].is_file():
+                    raise DataError(f"{shards[-1]} is missing: {split}/nshards.txt says that there are {count} shards")
         return shards
     from tqdm import tqdm
 
     folder = Path(cache_dir or cache_folder() / "webdatasets") / digest(root)[:16] / split
-    shards = [folder / f"{number}.tar" for number in range(count)]
-    for shard in tqdm(shards, desc="download shards", disable=None):
+    for number in tqdm(range(count), desc="download shards", disable=None):
+        shard = folder / f"{number}.tar"
+        shards.append(shard)
         if not shard.is_file():
             with _get(f"{_hub_root(root, 'resolve')}/{split}/{shard.name}") as answer, atomic_write(shard) as stream:
                 for block in answer.iter_content(1 << 20):
@@ -123,7 +169,8 @@ def read_text(root: str, name: str) -> str | None:
     """A small text file of a webdataset, or None where it does not exist."""
     if "://" not in root:
         path = Path(root) / name
-        return path.read_text("utf-8") if path.is_file() else None
+        with reading(path):
+            return path.read_text("utf-8") if path.is_file() else None
     with _get(f"{_hub_root(root, 'raw')}/{name}", missing_ok=True) as answer:
         return None if answer.status_code == 404 else answer.text
 

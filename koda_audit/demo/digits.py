@@ -44,6 +44,8 @@ CELL = 6  # pixels a scan's pixel is enlarged to
 MAX_SHIFT = 4  # pixels off the centre, either way; the margin is wide enough for it
 TEST_SCANS = 397  # the last ones; few enough for every test caption to be distinct (56 colour pairs per digit)
 
+SHARDS = 4  # of each split: the host's own tasks start four workers by default, and each needs a shard
+
 METADATA = {  # of each export: what its folder holds besides the shards
     "digits_captions": {"dataset_type.txt": "retrieval\n"},
     "digits": {
@@ -139,23 +141,26 @@ def _colour_pairs(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
 
 
 def _is_complete(path: Path) -> bool:
-    shards = [f"{split}/{name}" for split in SPLITS for name in ("0.tar", "nshards.txt")]
+    names = [*(f"{number}.tar" for number in range(SHARDS)), "nshards.txt"]
+    shards = [f"{split}/{name}" for split in SPLITS for name in names]
     return all((path / name).is_file() for name in (*shards, *METADATA[path.name]))
 
 
 def _write_webdataset(path: Path, drawings: dict[Split, list[Sample]]) -> None:
     for split, samples in drawings.items():
         (path / split).mkdir(parents=True)
-        (path / split / "nshards.txt").write_text("1\n")
-        with tarfile.open(path / split / "0.tar", "w") as shard:
-            for sample in samples:
-                png = io.BytesIO()
-                sample.image.save(png, "PNG")
-                _add(shard, f"{sample.key}.png", png.getvalue())
-                if path.name == "digits":
-                    _add(shard, f"{sample.key}.cls", str(sample.digit).encode())
-                else:
-                    _add(shard, f"{sample.key}.txt", sample.caption.encode())
+        (path / split / "nshards.txt").write_text(f"{SHARDS}\n")
+        size = -(-len(samples) // SHARDS)
+        for number in range(SHARDS):
+            with tarfile.open(path / split / f"{number}.tar", "w") as shard:
+                for sample in samples[number * size : (number + 1) * size]:
+                    png = io.BytesIO()
+                    sample.image.save(png, "PNG")
+                    _add(shard, f"{sample.key}.png", png.getvalue())
+                    if path.name == "digits":
+                        _add(shard, f"{sample.key}.cls", str(sample.digit).encode())
+                    else:
+                        _add(shard, f"{sample.key}.txt", sample.caption.encode())
     for name, text in METADATA[path.name].items():
         (path / name).write_text(text)
 

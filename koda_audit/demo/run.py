@@ -6,6 +6,7 @@ preprocessing: an upgrade that broke in silence) and, as a control, with itself 
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
-from koda_audit.host_tasks.discrepancy import task
+from koda_audit.host_tasks.discrepancy import READING, task
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import ModelSpec, load_model
 from koda_audit.report.markdown import terminal_table
@@ -96,15 +97,11 @@ def main(output: Path, quiet: bool) -> int:
 
 
 def _summary(outcomes: dict[str, Outcome]) -> pd.DataFrame:
-    """A row for each comparison and way: its strongest lobe."""
-    rows = []
-    for name, outcome in outcomes.items():
-        for section, (sees, blind) in zip(outcome.sections[:2], ((REFERENCE, name), (name, REFERENCE)), strict=True):
-            assert section.table is not None
-            best = section.table.sort_values("excess", ascending=False).iloc[0]
-            rows.append((sees, blind, best["excess"], best["shared words"]))
-    table = pd.DataFrame(rows, columns=["model that groups", "model that does not", "excess", "shared words"])
-    return table.sort_values("excess", ascending=False, ignore_index=True)
+    """The strongest lobe of each comparison and way."""
+    tables = [outcome.sections[0].table for outcome in outcomes.values()]
+    best = [table.groupby(["groups", "does not"], sort=False).head(1) for table in tables if table is not None]
+    whole = pd.concat(best, ignore_index=True).drop(columns="lobe")
+    return whole.sort_values("excess", ascending=False, ignore_index=True, kind="stable")
 
 
 def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> Iterator[Section]:
@@ -113,12 +110,11 @@ def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> It
         "Summary",
         f"{n} scanned digits in colour, with captions such as “a photo of a red seven on a blue background”. "
         f"`{REFERENCE}` learnt digits and colours. It is compared, both ways, with\n\n{listed}\n\n"
-        "The strongest lobe of each comparison; *excess* is its coherence in the model that groups, minus that of the "
-        "same samples in the other model. The control shows what no difference looks like.",
+        f"{READING} Here is the strongest of each comparison. The control, equal to the last digit, has none.",
         summary,
     )
     for name, outcome in outcomes.items():
-        for section in outcome.sections:
+        for section in outcome.sections[1:]:
             yield replace(section, grids=tuple(replace(grid, name=f"{name}-{grid.name}") for grid in section.grids))
 
 
@@ -152,7 +148,9 @@ def _below(path: str, name: str) -> str:
 
 
 def _command(models: dict[str, Path], root: Path) -> str:
+    runner = Path(sys.executable).with_name("clip_benchmark")  # in an environment that need not be on the path
     return (
-        f"  clip_benchmark eval --task {task.name} --dataset wds/{DATA} --dataset_root {root} \\\n"
+        f"  {runner if runner.exists() else 'clip_benchmark'} eval --task {task.name} \\\n"
+        f"    --dataset wds/{DATA} --dataset_root {root} \\\n"
         f"    --pretrained_model local-dir:{models[REFERENCE]},x local-dir:{models['broken']},x --output broken.json"
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from koda_audit.data.dataset import Dataset, batches
+from koda_audit.data.prompts import class_prompts
 from koda_audit.embeddings import files
 from koda_audit.embeddings.container import Embeddings, check_rows
 from koda_audit.embeddings.store import Store, library_versions
@@ -201,26 +202,7 @@ def _class_text(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> Vectors |
     if dataset.class_names is None:
         return None
     rows = []
-    for name in dataset.class_names:
-        prompts = class_prompts(name, dataset.templates)
+    for prompts in [class_prompts(name, dataset.templates) for name in dataset.class_names]:
         vectors = _encode(model, model.encoder.encode_text, model.tokenizer(prompts), dtype, "text", prompts)
         rows.append(F.normalize(F.normalize(torch.from_numpy(vectors), dim=-1).mean(dim=0), dim=0).numpy())
     return np.stack(rows)
-
-
-def class_prompts(name: str, templates: Any) -> list[str]:
-    """The prompts of a class: a template for each with {c} replaced, or its own list where templates are a dict.
-
-    Raises:
-        DataError: there are no templates, or none for this class.
-
-    >>> class_prompts("cat", ["a photo of a {c}", "a drawing of a {c}"])
-    ['a photo of a cat', 'a drawing of a cat']
-    """
-    if isinstance(templates, dict):
-        if name not in templates:
-            raise DataError(f"no prompts for class '{name}' in the template file")
-        return list(templates[name])
-    if not templates:
-        raise DataError("the dataset has no prompt templates: add zeroshot_classification_templates.txt")
-    return [template.format(c=name) for template in templates]

@@ -58,7 +58,7 @@ def check_all(base: Namespace, cli: ModuleType) -> None:
         check_writable(output.parent, "the folder of --output")
         check_replaceable(artefacts_of(output))
     for dataset in datasets:
-        check_dataset(dataset, dataset_root(base.dataset_root, dataset))
+        check_dataset(dataset, dataset_root(base.dataset_root, dataset), base.split)
     Store(base.koda_store)
 
 

@@ -37,7 +37,7 @@ def run(args: Namespace) -> int:
     spec = ModelSpec(args.model, args.pretrained, args.model_type)
     output = output_path(args, spec, args.dataset, args.language)
     if spec == args.koda_model:
-        _say(args, f"'{spec.label}' is the reference: nothing to compare it with")
+        _say(args, f"'{spec.label}' is the reference: the other models are compared with it")
         return 0
     if args.skip_existing and output.exists():
         _say(args, f"Skip {output}, exists already.")
@@ -54,11 +54,13 @@ def run(args: Namespace) -> int:
         args.koda_store,
     )
     task.check(args, len(dataset.samples))
+    classes = f" in {len(dataset.class_names)} classes" if dataset.class_names else ""
+    _say(args, f"{args.dataset}: {len(dataset.samples)} samples{classes}")
     target = _embed(args, spec, dataset)
     reference = None if args.koda_model is None else _embed(args, args.koda_model, dataset).aligned_to(target.ids)
     if reference is not None and reference.meta["model"] == target.meta["model"]:
-        for embeddings, other in ((target, spec), (reference, args.koda_model)):
-            embeddings.meta["model"] = f"{other.name},{other.pretrained}"
+        reference.meta["model"] += " (reference)"
+    _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
     outcome = task.run(Inputs(target, reference, args))
     report = _write(args, spec, dataset, target, reference, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
@@ -95,7 +97,8 @@ def _write(
         Result(metric=metric, value=value, n=len(target), seed=args.seed, **common)
         for metric, value in outcome.metrics.items()
     ]
-    title = f"{args.task}: {spec.label} on {args.dataset}"
+    against = "" if reference is None else f" against {reference.meta['model']}"
+    title = f"{args.task}: {target.meta['model']}{against} on {args.dataset}"
     report = write_report(
         artefacts_of(output),
         title,
@@ -112,6 +115,7 @@ def _write(
 
 
 def _embed(args: Namespace, spec: ModelSpec, dataset: Dataset) -> Embeddings:
+    _say(args, f"embedding with {spec.label}: what the store has is not computed again")
     model = _model(spec, _device(args), args.model_cache_dir, args.language)
     return embed(
         model,

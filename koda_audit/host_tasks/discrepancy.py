@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 
 import pandas as pd
 
@@ -31,25 +30,31 @@ class DiscrepancyTask:
         group.add_argument(
             "--koda_modality",
             default="joint",
-            help="what a pair is compared by: joint (image and text, default), image or text",
+            metavar="|".join(MODALITIES),
+            help="what a pair is compared by; default: joint, image and text",
         )
         group.add_argument(
-            "--koda_kernel", default="rbf", help=f"kernel of each modality: {', '.join(KERNELS)}; default: rbf"
+            "--koda_kernel", default="rbf", metavar="|".join(KERNELS), help="kernel of each modality; default: rbf"
         )
         group.add_argument(
             "--koda_features",
             default="auto",
+            metavar="|".join(FEATURES),
             help="exact kernel matrices, random features, or auto (default): exact up to 20,000 samples",
         )
         group.add_argument(
             "--koda_n_features",
+            metavar="R",
             type=int,
             default=N_FEATURES,
             help="random frequencies (rbf) or projections of a model; default: %(default)s",
         )
-        group.add_argument("--koda_directions", type=int, default=10, help="directions each way; default: 10")
+        group.add_argument(
+            "--koda_directions", metavar="T", type=int, default=10, help="directions each way; default: 10"
+        )
         group.add_argument(
             "--koda_epsilon",
+            metavar="EPSILON",
             type=float,
             help="coherence that the other model may show at most; default: 2/n, twice that of a random direction",
         )
@@ -80,6 +85,7 @@ class DiscrepancyTask:
         }
         metrics: dict[str, float | None] = {}
         sections: list[Section] = []
+        strongest: list[pd.DataFrame] = []
         files: dict[str, pd.DataFrame] = {}
         for way, (target, reference) in ways.items():
             found = find_discrepancies(
@@ -94,11 +100,22 @@ class DiscrepancyTask:
                 seed=inputs.options.seed,
             )
             metrics.update(_metrics(found, f"koda_{way}"))
-            sections.extend(_sections(found, target, reference, way))
+            section = _section(found, target, reference, way)
+            sections.append(section)
+            strongest.append(_strongest(section, target, reference))
             files.update(_files(found, way))
-        if found.bandwidths:
-            sections.append(_widths(found, inputs))
-        return Outcome(metrics, found.settings, tuple(sections), files)
+        summary = Section("Strongest groups, both ways", READING, pd.concat(strongest, ignore_index=True))
+        widths = [_widths(found, inputs)] if found.bandwidths else []
+        return Outcome(metrics, found.settings, (summary, *sections, *widths), files)
+
+
+READING = (
+    "The lobes with the largest excess: groups of samples that one model holds together and the other does not. "
+    "*Similarity* is the mean kernel value between the samples of the group, 0 (unlike) to 1 (equal). *Excess* is the "
+    "coherence of the group in the model that groups it minus that in the other: 0 where both see the same, at most "
+    "the kernel's largest eigenvalue. A group that a new model no longer holds together is a loss where its samples "
+    "belong together, and none where they do not: look at the pictures."
+)
 
 
 task = DiscrepancyTask()
@@ -117,8 +134,8 @@ def _metrics(found: Discrepancies, prefix: str) -> dict[str, float | None]:
     }
 
 
-def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, way: str) -> Iterator[Section]:
-    ours, theirs = target.meta.get("model", "target"), reference.meta.get("model", "reference")
+def _section(found: Discrepancies, target: Embeddings, reference: Embeddings, way: str) -> Section:
+    ours, theirs = _names(target, reference)
     captions = _captions(target)
     row_of = {sample: row for row, sample in enumerate(target.ids)}
     themes, grids = [], []
@@ -127,17 +144,19 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
             (found.subsets["direction"] == record["direction"]) & (found.subsets["lobe"] == record["lobe"])
         ]
         members = [row_of[sample] for sample in lobe["id"]]
-        words = shared_words(captions, members) if captions and record["excess"] > 0 else []
-        theme = ", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in words)
-        themes.append(theme or None)
+        groups = record["excess"] > 0  # else the other model holds the lobe together as well
+        words = shared_words(captions, members, whole=target.text is None) if captions and groups else []
+        themes.append(", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in words) or None)
+        if not groups:
+            continue
         shown = members[:SHOWN]
-        name = f"direction {record['direction']}, {record['lobe']} lobe of {len(members)}"
+        name = f"direction {record['direction']} {record['lobe']}"
+        size = f"{len(shown)} strongest of {len(members)}" if len(shown) < len(members) else f"{len(members)} samples"
+        parts = [f"{ours} over {theirs}, {name}", size, f"excess {record['excess']:.4f}", themes[-1]]
         grids.append(
             SampleGrid(
                 name=f"{way}direction-{record['direction']:02d}-{record['lobe']}",
-                title=" · ".join(
-                    filter(None, [f"{ours} over {theirs}, {name}", f"excess {record['excess']:.4f}", theme])
-                ),
+                title=" · ".join(filter(None, parts)),
                 ids=tuple(target.ids[row] for row in shown),
                 captions=tuple(captions[row] if captions else target.ids[row] for row in shown),
             )
@@ -150,24 +169,48 @@ def _sections(found: Discrepancies, target: Embeddings, reference: Embeddings, w
             "samples": frame["n"],
             f"coherence in {ours}": frame["coherence_target"],
             f"in {theirs}": frame["coherence_reference"],
-            f"lobe's in {ours}": frame["lobe_coherence_target"],
-            f"lobe's in {theirs}": frame["lobe_coherence_reference"],
+            f"similarity in {ours}": frame["similarity_target"],
+            f"similarity in {theirs}": frame["similarity_reference"],
             "excess": frame["excess"],
             **{name: frame[f"excess_{name}"] for name in ("narrower", "wider") if f"excess_{name}" in frame},
             "shared words": themes,
         }
     )
-    yield Section(
+    return Section(
         f"What {ours} groups and {theirs} does not",
         f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
         f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
-        f"{found.frame['duality_gap'].max():.1g}). Its two lobes are the samples at either end. *Excess* is the "
-        f"coherence of a lobe's samples in {escape(ours)} minus theirs in {escape(theirs)}. *Shared words* stand in "
-        "more of the lobe's captions than of the others' (share of the others in brackets); *narrower* and *wider* are "
-        "the excess of the same samples under kernels with half and twice the leading eigenvalue.",
+        f"{found.frame['duality_gap'].max():.1g}). Its two lobes are the samples at either end; one lobe alone "
+        "can be weaker than the direction, which may hold one group against another. *Shared words* stand in more of the "
+        "lobe's captions than of the others' (share of the others in brackets); *narrower* and *wider* are the excess "
+        "of the same samples under kernels with half and twice the leading eigenvalue. Lobes without excess have no "
+        "picture.",
         table,
         tuple(grids),
     )
+
+
+def _strongest(section: Section, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    """The three lobes with the largest excess, in words that hold for both ways."""
+    ours, theirs = _names(target, reference)
+    assert section.table is not None
+    best = section.table.sort_values("excess", ascending=False).head(3)
+    return pd.DataFrame(
+        {
+            "groups": ours,
+            "does not": theirs,
+            "lobe": [f"{direction} {lobe}" for direction, lobe in zip(best["direction"], best["lobe"], strict=True)],
+            "samples": best["samples"],
+            "similarity": best[f"similarity in {ours}"],
+            "in the other": best[f"similarity in {theirs}"],
+            "excess": best["excess"],
+            "shared words": best["shared words"],
+        }
+    )
+
+
+def _names(target: Embeddings, reference: Embeddings) -> tuple[str, str]:
+    return str(target.meta.get("model", "target")), str(reference.meta.get("model", "reference"))
 
 
 def _captions(embeddings: Embeddings) -> tuple[str, ...] | None:
