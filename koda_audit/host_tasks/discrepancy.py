@@ -181,10 +181,10 @@ def _section(found: Discrepancies, target: Embeddings, reference: Embeddings, wa
         f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
         f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
         f"{found.frame['duality_gap'].max():.1g}). Its two lobes are the samples at either end; one lobe alone "
-        "can be weaker than the direction, which may hold one group against another. *Shared words* stand in more of the "
-        "lobe's captions than of the others' (share of the others in brackets); *narrower* and *wider* are the excess "
-        "of the same samples under kernels with half and twice the leading eigenvalue. Lobes without excess have no "
-        "picture.",
+        "can be weaker than the direction, which may hold one group against another. *Shared words* stand in more of "
+        "the lobe's captions than of the others' (share of the others in brackets); *narrower* and *wider* are the "
+        "excess of the same samples under kernels with half and twice the leading eigenvalue. Lobes without excess "
+        "have no picture.",
         table,
         tuple(grids),
     )
