@@ -21,7 +21,8 @@ class Discrepancies:
 
     Attributes:
         frame: a row per direction and lobe. ``direction`` counts from 1 and ``lobe`` is "positive" or "negative";
-            ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction;
+            ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction under the exact
+            kernels, ``used_target`` and ``used_reference`` under those it was found with (the same on the dense path);
             ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of it, scaled to unit length;
             ``excess``, the difference of these two, and ``excess_narrower`` and ``excess_wider``, the same under
             kernels whose leading eigenvalue is half and twice the rule's; ``similarity_target`` and
@@ -30,7 +31,8 @@ class Discrepancies:
         directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
         subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1. A
             sample may lie in lobes of several directions.
-        bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached.
+        bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached; empty for a kernel
+            without one.
         spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n, at most 20.
         epsilon: what the coherence in the reference was held to, or None where a multiplier was given.
         settings: all that the numbers depend on besides the embeddings, in plain JSON types.
