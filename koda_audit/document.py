@@ -58,7 +58,8 @@ def escape(text: str) -> str:
     '&lt;b&gt;\\\\*x\\\\*&lt;/b&gt; \\\\| \\\\[a\\\\](b)'
     """
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
+    # an underscore within a word is no markup, and names are full of them
+    return re.sub(r"([\\`*\[\]|~#$!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
 def printable(text: str) -> str:

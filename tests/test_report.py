@@ -110,6 +110,11 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "r" / "report.md").read_text() == before
 
 
+def test_names_stay_readable() -> None:
+    assert escape("clip_final of wds/my_data") == "clip_final of wds/my_data"
+    assert escape("_a_ __b__ c_") == r"\_a\_ \_\_b\_\_ c\_"
+
+
 @given(st.text())
 def test_escaped_text_is_one_inert_line(text: str) -> None:
     escaped = escape(text)

@@ -20,7 +20,8 @@ def draw_grid(grid: SampleGrid, images: Mapping[str, Image.Image]) -> Image.Imag
     line = 17
     rows = -(-len(grid.ids) // COLUMNS)
     columns = min(COLUMNS, len(grid.ids))
-    cell_height = CELL + CAPTION_LINES * line + MARGIN
+    captions = [_wrap(caption, font, CELL, CAPTION_LINES) for caption in grid.captions]
+    cell_height = CELL + max(map(len, captions)) * line + MARGIN + 6
     width = max(MARGIN + columns * (CELL + MARGIN), 480)
     title = _wrap(grid.title, bold, width - 2 * MARGIN, 2)
     top = MARGIN + 22 * len(title) + 6
@@ -28,12 +29,12 @@ def draw_grid(grid: SampleGrid, images: Mapping[str, Image.Image]) -> Image.Imag
     draw = ImageDraw.Draw(sheet)
     for number, text in enumerate(title):
         draw.text((MARGIN, MARGIN + 22 * number), text, font=bold, fill=INK)
-    for position, (sample, caption) in enumerate(zip(grid.ids, grid.captions, strict=True)):
+    for position, (sample, caption) in enumerate(zip(grid.ids, captions, strict=True)):
         row, column = divmod(position, COLUMNS)
         left, upper = MARGIN + column * (CELL + MARGIN), top + row * cell_height
         picture = _fit(images[sample])
         sheet.paste(picture, (left + (CELL - picture.width) // 2, upper + (CELL - picture.height) // 2))
-        for number, text in enumerate(_wrap(caption, font, CELL, CAPTION_LINES)):
+        for number, text in enumerate(caption):
             draw.text((left, upper + CELL + 3 + line * number), text, font=font, fill=INK)
     return sheet
 
