@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel
 
 from koda_audit import Embeddings, find_discrepancies
-from koda_audit.discrepancy.find import choose_path
+from koda_audit.discrepancy.choices import choose_path
 from koda_audit.errors import InputError
 
 N, GROUPS = 240, [np.arange(0, 30), np.arange(30, 60), np.arange(60, 90)]
@@ -103,7 +103,7 @@ def test_chunks_do_not_matter(pair: tuple[Embeddings, Embeddings], monkeypatch: 
 def test_the_path_is_chosen_by_size_and_can_be_forced(
     n: int, features: str, path: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koda_audit.discrepancy.find.available_memory", lambda: 16 * 2**30)
+    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda: 16 * 2**30)
     assert choose_path(n, "rbf", features, path, 3000) == chosen
 
 

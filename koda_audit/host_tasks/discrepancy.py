@@ -8,7 +8,8 @@ import pandas as pd
 
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.find import FEATURES, N_FEATURES, check_size, choose_path, find_discrepancies
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, check_size, choose_path
+from koda_audit.discrepancy.find import find_discrepancies
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.themes import shared_words
 from koda_audit.document import Outcome, SampleGrid, Section, escape
