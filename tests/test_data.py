@@ -21,7 +21,8 @@ from conftest import write_webdataset
 from PIL import Image
 
 from koda_audit.data.dataset import batches
-from koda_audit.data.load import HostSamples, check_dataset, load_dataset
+from koda_audit.data.host import HostSamples
+from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.data.prompts import class_prompts, custom_class_names, custom_templates
 from koda_audit.data.webdataset import TarSamples, local_shards, read_text
 from koda_audit.errors import DataError, InputError, KodaAuditError, KodaAuditWarning, ModelError
@@ -298,6 +299,8 @@ def test_a_host_dataset_is_held_to_the_same() -> None:
 class Rows:
     """Images without files; row 5 fails."""
 
+    in_order = False
+
     def __len__(self) -> int:
         return 20
 
@@ -569,3 +572,50 @@ def test_a_remote_webdataset_is_downloaded_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_text("http://127.0.0.1:9/w", "dataset_type.txt")
     assert TarSamples([shards[0]], "txt").read(0)[0] == "s0000"
+
+
+class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """As the host's vtab/ and tfds/ datasets are: a length, and no way to one row."""
+
+    classes, templates = ("cat", "dog"), ["a photo of a {c}"]
+
+    def __init__(self, transform, n=5, length=5):
+        self.transform, self.n, self.length, self.started = transform, n, length, 0
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        self.started += 1
+        for row in range(self.n):
+            yield self.transform(Image.new("RGB", (4, 4), (row, 0, 0))), row % 2
+
+
+def stream(monkeypatch: pytest.MonkeyPatch, **arguments: int) -> list[Stream]:
+    built: list[Stream] = []
+
+    def build_dataset(transform, **_):
+        built.append(Stream(transform, **arguments))
+        return built[0]
+
+    monkeypatch.setattr("clip_benchmark.datasets.builder.build_dataset", build_dataset)
+    return built
+
+
+def test_a_stream_of_the_host_is_read_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = stream(monkeypatch)
+    dataset = load_dataset("vtab/any", str(tmp_path))
+    found = list(batches(dataset, [[0, 1], [2], [4]], pixels, workers=4))
+    assert [int(image[0, 0, 0]) for _, images, _ in found for image in images] == [0, 1, 2, 4]
+    assert [target for _, _, targets in found for target in targets] == [0, 1, 0, 0]
+    assert built[0].started == 2  # once for the fingerprint, once for the batches
+    ids = [dataset.samples.read(row)[0] for row in range(5)]
+    images = dataset.images([ids[3], ids[1]], ids)
+    assert images[ids[3]].getpixel((0, 0)) == (3, 0, 0)
+    assert built[0].started == 4
+
+
+def test_a_stream_that_ends_early_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stream(monkeypatch, length=7)
+    with pytest.raises(DataError, match="'vtab/any' ends after 5 of 7 samples"):
+        load_dataset("vtab/any", str(tmp_path))

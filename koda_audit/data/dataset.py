@@ -30,6 +30,10 @@ _FORMATS = ("WEBP", "PNG", "JPEG")
 class Samples(Protocol):
     """Rows of a dataset."""
 
+    @property
+    def in_order(self) -> bool:
+        """Whether rows should be read in order, and by one process: a stream can be wound back to its start only."""
+
     def __len__(self) -> int: ...
     def read(self, row: int) -> tuple[str, Image.Image, Target]:
         """(id, decoded image, captions or label) of one row."""
@@ -51,7 +55,8 @@ class Dataset:
     def images(self, wanted: Sequence[str], ids: Sequence[str]) -> dict[str, Image.Image]:
         """The decoded images of some samples; ``ids`` are those of all rows, in order."""
         row_of = {sample: row for row, sample in enumerate(ids)}
-        return {sample: self.samples.read(row_of[sample])[1].convert("RGB") for sample in dict.fromkeys(wanted)}
+        in_order = sorted(set(wanted), key=row_of.__getitem__)
+        return {sample: self.samples.read(row_of[sample])[1].convert("RGB") for sample in in_order}
 
 
 def batches(
@@ -61,7 +66,7 @@ def batches(
     loader: Any = torch.utils.data.DataLoader(
         _Rows(dataset.samples, preprocess),
         batch_sampler=list(map(list, groups)),
-        num_workers=_useful_workers(workers, len(groups), preprocess),
+        num_workers=0 if dataset.samples.in_order else _useful_workers(workers, len(groups), preprocess),
         collate_fn=_as_lists,
     )
     try:

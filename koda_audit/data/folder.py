@@ -28,6 +28,8 @@ _KNOWN = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
 class FolderSamples:
     """Images in folders by class; the id of an image is its path below the root."""
 
+    in_order = False  # no annotation: not a field
+
     root: Path
     files: list[tuple[str, int]]
 

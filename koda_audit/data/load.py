@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 import warnings
@@ -10,22 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
 from koda_audit._files import digest, file_sha256
 from koda_audit.data.dataset import (
     Dataset,
     Kind,
     Samples,
-    Target,
-    check_depth,
     digest_of,
     reading,
     sentence,
-    some_captions,
 )
 from koda_audit.data.folder import FOLDER, class_folders, load_folder
+from koda_audit.data.host import host_content, identify, indexed
 from koda_audit.data.prompts import class_prompts, custom_class_names, custom_templates
 from koda_audit.data.webdataset import TarSamples, local_shards, read_text, shard_count
 from koda_audit.errors import DataError, InputError, unknown
@@ -109,7 +103,7 @@ def load_dataset(
             built = build_dataset(
                 dataset_name=name,
                 root=root,
-                transform=_identify,
+                transform=identify,
                 split=split,
                 annotation_file=annotation_file,
                 download=True,
@@ -127,12 +121,8 @@ def load_dataset(
     if name.startswith(WEBDATASET):
         content = [[shard.name, digest_of(shard, hash_file)] for shard in shards]
     else:
-        if not hasattr(built, "__len__") or not hasattr(built, "__getitem__"):
-            raise DataError(
-                f"dataset '{name}' is a stream: export it with clip_benchmark_export_wds and use {WEBDATASET}"
-            )
-        samples = HostSamples(built, kind, name)
-        content = _host_content(samples, Path(root), annotation_file)
+        samples = indexed(built, kind, name)
+        content = host_content(samples, Path(root), annotation_file)
     return _checked(Dataset(name, split, language, kind, samples, digest([form, content]), classes, templates))
 
 
@@ -152,46 +142,3 @@ def _checked(dataset: Dataset) -> Dataset:
             raise DataError(f"dataset '{dataset.name}': the name of class {row} is blank (line {row + 1} of the names)")
         class_prompts(class_name, dataset.templates)
     return dataset
-
-
-class HostSamples:
-    """Any indexed dataset of the host; equal images get the suffixes -2, -3, … in their order."""
-
-    def __init__(self, dataset: Any, kind: Kind, name: str) -> None:
-        self.dataset, self.kind, self.name = dataset, kind, name
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def read(self, row: int) -> tuple[str, Image.Image, Target]:
-        where = f"row {row} of dataset '{self.name}'"
-        try:
-            item, target = self.dataset[row]
-        except Exception as error:  # the host's readers raise whatever they like
-            raise DataError(f"{where} cannot be read: {sentence(error)}") from error
-        if not isinstance(item, tuple) or not isinstance(item[1], Image.Image):
-            raise DataError(f"{where} is a {type(item).__name__}, expected one image")
-        sample, image = item
-        check_depth(image, where)
-        if self.kind == "captions":
-            return sample, image, some_captions(map(str, target), where)
-        if isinstance(target, torch.Tensor) and target.ndim == 1:
-            return sample, image, [int(flag) for flag in target]
-        return sample, image, int(target)
-
-
-def _identify(image: Image.Image) -> tuple[str, Image.Image]:
-    """Stands in for the preprocessing in a dataset of the host: the hash of the decoded image, and the image."""
-    state = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes())
-    return state.hexdigest()[:20], image
-
-
-def _host_content(samples: Samples, root: Path, annotation_file: str) -> Any:
-    """Names, sizes and times of all files below the root (hashing them could take hours), and 16 samples."""
-    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
-    if annotation_file and Path(annotation_file).is_file():
-        files.append(Path(annotation_file))
-    listing = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    step = max(1, len(samples) // 16)
-    probes = [[sample, target] for sample, _, target in map(samples.read, range(0, len(samples), step))]
-    return [len(samples), listing, probes]

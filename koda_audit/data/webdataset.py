@@ -29,6 +29,8 @@ _KEY_RULE = "(the key of a sample is what stands before the first dot of its fil
 class TarSamples:
     """The members of a webdataset's shards, indexed by header: any row is read alone, without a pass over the shard."""
 
+    in_order = False  # no annotation: not a field
+
     shards: Sequence[Path]
     target: str  # "txt", "cls" or "npy"
     rows: list[tuple[int, str, Span, Span]] = field(default_factory=list)
