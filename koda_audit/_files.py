@@ -89,8 +89,11 @@ def digest(value: Any) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes."""
+    state = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+        while block := stream.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -115,13 +118,6 @@ def check_writable(folder: Path, what: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{what} {folder} cannot be written: {reason(error)}") from error
-
-
-def _sha256(stream: IO[bytes]) -> str:  # Python 3.10 has no hashlib.file_digest
-    state = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        state.update(block)
-    return state.hexdigest()
 
 
 def reason(error: OSError) -> str:

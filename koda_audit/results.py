@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from koda_audit._files import digest
@@ -51,7 +51,7 @@ assert set(COLUMNS) == {field.name for field in fields(Result)}
 
 def records(results: Iterable[Result]) -> list[dict[str, Any]]:
     """Plain dicts in the order of the columns."""
-    return [{column: asdict(result)[column] for column in COLUMNS} for result in results]
+    return [{column: getattr(result, column) for column in COLUMNS} for result in results]
 
 
 def frame(results: Iterable[Result]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Projected and exact features of cosine and polynomial kernels: the scale, the average, the stated variance."""
+"""Projected features of cosine and polynomial kernels: the scale, the average, the stated variance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from koda_audit._features.kronecker import KroneckerFeatures
 from koda_audit._features.projection import ProjectedFeatures
-from koda_audit._features.table import EXACT_FEATURES, RANDOM_FEATURES
+from koda_audit._features.table import RANDOM_FEATURES
 from koda_audit._kernels.polynomial import polynomial_gram
 from koda_audit._kernels.rbf import MODALITIES
-from koda_audit._kernels.table import KERNELS
+from koda_audit._kernels.table import KERNELS, POWERS
 from koda_audit.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -120,36 +119,11 @@ def test_pinned_value():
 PINNED = [[[-1.0, 1.0, -1.0], [1.0, 1.0, 1.0]], [[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]]]
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("name", EXACT_FEATURES)
-def test_exact_features_are_the_kernel(name, modality):
-    vectors = {part: values[:, :3] for part, values in some(modality)[0].items()}
-    map = EXACT_FEATURES[name](dict.fromkeys(vectors, 3))
-    rows = map(vectors)
-    assert rows.shape == (N, map.width)
-    np.testing.assert_allclose(product(map, vectors) / N, KERNELS[name].gram(vectors, {}).numpy(), atol=1e-15)
-    single = EXACT_FEATURES[name](dict.fromkeys(vectors, 3), torch.float32)
-    np.testing.assert_allclose(single(vectors).numpy(), rows.numpy(), atol=1e-6)
-
-
-def test_exact_features_of_the_cosine_of_one_modality_are_the_directions():
-    expected = CONE["image"] / np.linalg.norm(CONE["image"], axis=1, keepdims=True)
-    rows = KroneckerFeatures({"image": 7})({"image": VECTORS["image"]})
-    np.testing.assert_allclose(rows.numpy(), expected, rtol=1e-14)
-
-
 def test_random_features_of_the_table_approach_their_kernels():
     for name, map in RANDOM_FEATURES.items():
         sigmas = {"image": 3.0, "text": 6.0} if KERNELS[name].has_bandwidth else {}
         kernel = KERNELS[name].gram(VECTORS, sigmas).numpy() * N
         assert np.sqrt(np.mean((product(map(WIDTHS, sigmas, 20_000, 0)) - kernel) ** 2)) < 0.06
-
-
-def test_widths_of_exact_features():
-    assert KroneckerFeatures({"image": 100, "text": 100}).width == 10_000
-    assert KroneckerFeatures({"image": 2, "text": 1}, degree=3, offset=1.0).width == 27 * 8
-    with pytest.raises(InputError, match=r"exact features would have 10,100 columns, above 10,000: use random ones"):
-        KroneckerFeatures({"image": 101, "text": 100})
 
 
 WRONG = [
@@ -168,13 +142,12 @@ def test_maps_that_cannot_be_drawn(form, message):
         draw(**form)
 
 
-@pytest.mark.parametrize("map", [draw(), KroneckerFeatures(WIDTHS)], ids=["random", "exact"])
-def test_a_vector_without_direction_is_named(map):
+def test_a_vector_without_direction_is_named():
     with pytest.raises(InputError, match="the text vector in row 3 is zero"):
-        map({**VECTORS, "text": VECTORS["text"] * (torch.arange(N) != 3)[:, None]})
+        draw()({**VECTORS, "text": VECTORS["text"] * (torch.arange(N) != 3)[:, None]})
 
 
-@pytest.mark.parametrize("name", EXACT_FEATURES)
+@pytest.mark.parametrize("name", POWERS)
 def test_widths_that_would_not_be_used_are_refused(name):
     with pytest.raises(InputError, match=f"the {name} kernel has no bandwidth"):
         RANDOM_FEATURES[name](WIDTHS, {"image": 1.0}, 10, 0)

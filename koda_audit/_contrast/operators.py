@@ -25,8 +25,8 @@ class Pair(Protocol):
 
 
 @dataclass(frozen=True)
-class DensePair:
-    """Two (n, n) matrices; coordinates are samples."""
+class _OnSamples:
+    """Coordinates are samples: both matrices have a row a sample, and the inner product is the plain one."""
 
     target: Tensor
     reference: Tensor
@@ -38,25 +38,17 @@ class DensePair:
     @property
     def device(self) -> torch.device:
         return self.target.device
+
+
+class DensePair(_OnSamples):
+    """Two (n, n) matrices."""
 
     def images(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return product(self.target, block), product(self.reference, block), block
 
 
-@dataclass(frozen=True)
-class FeaturePair:
-    """A = Fa Fa' and B = Fb Fb' from features (n, d_a) and (n, d_b), never formed; coordinates are samples."""
-
-    target: Tensor
-    reference: Tensor
-
-    @property
-    def size(self) -> int:
-        return len(self.target)
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
+class FeaturePair(_OnSamples):
+    """A = Fa Fa' and B = Fb Fb' from features (n, d_a) and (n, d_b), never formed."""
 
     def images(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         held, kept = (product(f, product(f.T, block)) for f in (self.target, self.reference))

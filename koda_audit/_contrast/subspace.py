@@ -29,9 +29,8 @@ class _Basis:
     target: Tensor
     reference: Tensor
     metric: Tensor
-    largest: float = field(
-        init=False, default=0.0
-    )  # squared length in the inner product that a column of plain length 1 had
+    # the largest squared length in M that a column of plain length 1 had
+    largest: float = field(init=False, default=0.0)
 
     def form(self, images: Tensor) -> Tensor:
         form = self.metric.T @ images

@@ -1,4 +1,4 @@
-"""Feature maps whose inner products are a kernel of ``_kernels``, exactly or on average.
+"""Feature maps whose inner products are a kernel of ``_kernels``.
 
 A map is drawn once and is then a fixed function of one sample, so that rows may come in chunks of any size, on any
 device, today or on another machine. Rows have length 1; divided by sqrt(n) they give the matrix K/n.
@@ -6,6 +6,5 @@ device, today or on another machine. Rows have length 1; divided by sqrt(n) they
 ``maps``        what all maps have in common
 ``fourier``     random, for the Gaussian kernel
 ``projection``  random, for cosine and polynomial kernels
-``kronecker``   exact, for cosine and polynomial kernels of few columns
 ``table``       the maps of each kernel under its name, drawn alike
 """

@@ -9,13 +9,9 @@ from typing import Protocol
 import torch
 
 from koda_audit._features.fourier import FourierFeatures
-from koda_audit._features.kronecker import KroneckerFeatures
 from koda_audit._features.maps import FeatureMap
 from koda_audit._features.projection import ProjectedFeatures
-from koda_audit._kernels.polynomial import DEGREE, OFFSET
-from koda_audit._kernels.table import no_bandwidth
-
-POWERS = {"cosine": (1, 0.0), "polynomial": (DEGREE, OFFSET)}  # degree and offset
+from koda_audit._kernels.table import POWERS, no_bandwidth
 
 
 class DrawRandom(Protocol):
@@ -27,17 +23,6 @@ class DrawRandom(Protocol):
         sigmas: Mapping[str, float],
         count: int,
         seed: int,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> FeatureMap: ...
-
-
-class MakeExact(Protocol):
-    """Raises InputError where the exact map has more than 10,000 columns."""
-
-    def __call__(
-        self,
-        input_widths: Mapping[str, int],
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> FeatureMap: ...
@@ -60,19 +45,6 @@ def _projected(kernel: str) -> DrawRandom:
     return draw
 
 
-def _kronecker(kernel: str) -> MakeExact:
-    degree, offset = POWERS[kernel]
-
-    def make(
-        input_widths: Mapping[str, int], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-    ) -> FeatureMap:
-        return KroneckerFeatures(input_widths, degree, offset, dtype, device)
-
-    return make
-
-
 RANDOM_FEATURES: Mapping[str, DrawRandom] = MappingProxyType(
     {"rbf": FourierFeatures.draw, **{kernel: _projected(kernel) for kernel in POWERS}}
 )
-# the Gaussian kernel has no finite map
-EXACT_FEATURES: Mapping[str, MakeExact] = MappingProxyType({kernel: _kronecker(kernel) for kernel in POWERS})

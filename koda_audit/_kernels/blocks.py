@@ -12,9 +12,8 @@ from torch import Tensor
 
 from koda_audit._kernels.bandwidth import ROWS, leading_eigenvalues
 from koda_audit._kernels.directions import common_rows, directions
-from koda_audit._kernels.polynomial import DEGREE, OFFSET
 from koda_audit._kernels.rbf import scaled_points
-from koda_audit._kernels.table import no_bandwidth
+from koda_audit._kernels.table import POWERS, no_bandwidth
 
 ENTRIES = 2**25  # of the kernel matrix that are held at a time
 
@@ -60,7 +59,7 @@ def kernel_blocks(kernel: str, vectors: Mapping[str, Tensor], sigmas: Mapping[st
         return Blocks((points - points.median(dim=0).values,), _gaussian)
     no_bandwidth(kernel, sigmas)
     common_rows(vectors)
-    degree, offset = (1, 0.0) if kernel == "cosine" else (DEGREE, OFFSET)
+    degree, offset = POWERS[kernel]
     units = tuple(directions(values, name, offset) for name, values in vectors.items())
     return Blocks(units, lambda p, q: math.prod(a @ b.T for a, b in zip(p, q, strict=True)) ** degree)
 

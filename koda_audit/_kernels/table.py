@@ -9,10 +9,12 @@ from types import MappingProxyType
 from torch import Tensor
 
 from koda_audit._kernels.cosine import cosine_gram
-from koda_audit._kernels.polynomial import polynomial_gram
+from koda_audit._kernels.polynomial import DEGREE, OFFSET, polynomial_gram
 from koda_audit._kernels.rbf import rbf_gram, scaled_points
 from koda_audit.errors import InputError
 
+# degree and offset of the kernels that are powers of an inner product
+POWERS = MappingProxyType({"cosine": (1, 0.0), "polynomial": (DEGREE, OFFSET)})
 Gram = Callable[[Mapping[str, Tensor], Mapping[str, float]], Tensor]
 
 

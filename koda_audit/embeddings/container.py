@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from koda_audit.embeddings.checks import check_rows, listed, matrix, whole_numbers
 from koda_audit.embeddings.files import ALONE, Floats, Shard, read_all, write_all
 from koda_audit.errors import DataError, InputError
 
@@ -61,9 +62,9 @@ class Embeddings:
         class_names: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.image = _matrix(image, "image")
+        self.image = matrix(image, "image")
         n = len(self.image)
-        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(map(str, _listed(ids, "ids")))
+        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(map(str, listed(ids, "ids")))
         if len(self.ids) != n:
             raise InputError(f"{len(self.ids)} ids for {n} image rows: give one id an image")
         if len(set(self.ids)) != n:
@@ -72,9 +73,9 @@ class Embeddings:
             raise InputError(f"sample id '{twice}' occurs more than once: ids must be unique")
         check_rows(self.image, self.ids, "image")
 
-        self.text = None if text is None else _matrix(text, "text")
+        self.text = None if text is None else matrix(text, "text")
         self.text_image: NDArray[np.int64] | None = None
-        self.captions = None if captions is None else _listed(captions, "captions")
+        self.captions = None if captions is None else listed(captions, "captions")
         if self.captions is not None and not all(isinstance(caption, str) for caption in self.captions):
             raise InputError("captions must be texts")
         if self.text is None:
@@ -82,7 +83,7 @@ class Embeddings:
                 raise InputError("captions or text_image without text: give the text vectors too")
         else:
             m = len(self.text)
-            rows = np.arange(m) if text_image is None else _whole_numbers(text_image, "text_image")
+            rows = np.arange(m) if text_image is None else whole_numbers(text_image, "text_image")
             if rows.shape != (m,) or (text_image is None and m != n):
                 raise InputError(f"{m} text rows for {n} images: say with text_image which image each text belongs to")
             if m and (rows.min() < 0 or rows.max() >= n):
@@ -92,11 +93,11 @@ class Embeddings:
                 raise InputError(f"{len(self.captions)} captions for {m} text rows")
             check_rows(self.text, [self.ids[row] for row in self.text_image], "text")
 
-        self.labels = None if labels is None else _whole_numbers(labels, "labels")
+        self.labels = None if labels is None else whole_numbers(labels, "labels")
         if self.labels is not None and (self.labels.ndim not in (1, 2) or len(self.labels) != n):
             raise InputError(f"labels of shape {self.labels.shape} for {n} images: expected ({n},) or ({n}, classes)")
-        self.class_text = None if class_text is None else _matrix(class_text, "class_text")
-        self.class_names = None if class_names is None else tuple(map(str, _listed(class_names, "class_names")))
+        self.class_text = None if class_text is None else matrix(class_text, "class_text")
+        self.class_names = None if class_names is None else tuple(map(str, listed(class_names, "class_names")))
         if self.class_text is not None:
             names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
             if len(names) != len(self.class_text):
@@ -246,56 +247,6 @@ class Embeddings:
                 f"sample '{self.ids[worst]}' has label {self.labels[worst]}, but there are {classes} classes: "
                 "check the class names of the dataset"
             )
-
-
-def _matrix(values: Any, name: str) -> Floats:
-    array: NDArray[Any]
-    try:
-        if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16
-            values = values.detach().cpu()
-            values = (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
-        array = np.asanyarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name} is no matrix of numbers: {error}") from error
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32)
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
-    return array
-
-
-def _listed(values: Any, name: str) -> tuple[Any, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InputError(f"{name} is of type {type(values).__name__}: expected one text a row")
-    return tuple(values)
-
-
-def _whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    try:
-        array = np.asarray(values)
-        with np.errstate(invalid="ignore"):  # what is no number is found below
-            whole = array.astype(np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{name} must be whole numbers: {error}") from error
-    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == whole).all()):
-        raise InputError(f"{name} must be whole numbers, found {array.dtype}")
-    return whole
-
-
-def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
-    """Raise DataError for the first row that is zero or not finite, under its name."""
-    # the sum of squares is zero for a zero row and not finite for a bad one: one pass, no temporary of the full size
-    squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
-    bad = ~np.isfinite(squares) | (squares == 0)
-    if bad.any():
-        row = int(np.argmax(bad))
-        fault = "all zero" if squares[row] == 0 else "not finite"
-        raise DataError(
-            f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
-            "check the sample, or the model's dtype"
-        )
 
 
 def _unique(ids: Sequence[str]) -> list[str]:

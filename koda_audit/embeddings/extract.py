@@ -17,7 +17,8 @@ from tqdm import tqdm
 from koda_audit.data.dataset import Dataset, batches
 from koda_audit.data.prompts import class_prompts
 from koda_audit.embeddings import files
-from koda_audit.embeddings.container import Embeddings, check_rows
+from koda_audit.embeddings.checks import check_rows
+from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.store import Store, library_versions
 from koda_audit.errors import DataError, ModelError
 from koda_audit.identity import foreign_code

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from koda_audit._files import cache_folder
 from koda_audit.errors import InputError, PluginError, unknown
 from koda_audit.host_tasks.protocol import Task
 from koda_audit.registry import Registry
@@ -16,7 +16,7 @@ OURS = "koda_tasks"  # on the parsed arguments: the tasks that koda_audit's runn
 
 def default_store() -> Path:
     """``koda_store`` in the user's cache folder (XDG_CACHE_HOME where it is set)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "koda_store"
+    return cache_folder().with_name("koda_store")
 
 
 def extend_parser(parser: argparse.ArgumentParser, registry: Registry[Task]) -> list[str]:

@@ -26,10 +26,14 @@ def how_measured(embeddings: Sequence[Embeddings], settings: Mapping[str, Any]) 
         for model in embeddings
         if model.meta.get("host_precision_turn") is not None
     }
-    text = "The host's default precision (autocast) would turn the image vectors of the first samples by up to "
-    text += ", ".join(f"{turn:.1g} ({name})" for name, turn in turns.items()) + " (1 - cosine)."
+    text = ""
+    if turns:
+        listed = ", ".join(f"{turn:.1g} ({name})" for name, turn in turns.items())
+        text = (
+            f"Under the host's default precision (autocast) image vectors would turn by up to {listed}, as 1 - cosine."
+        )
     rows = [*_models(embeddings), *_flat("", embeddings[0].meta["ingredients"]["libraries"]), *_flat("", settings)]
-    return Section("How this was measured", text if turns else "", pd.DataFrame(rows, columns=["what", "value"]))
+    return Section("How this was measured", text, pd.DataFrame(rows, columns=["what", "value"]))
 
 
 def _models(embeddings: Sequence[Embeddings]) -> Iterator[tuple[str, str]]:

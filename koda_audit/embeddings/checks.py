@@ -1,0 +1,69 @@
+"""What is asked of the arrays of ``Embeddings``: the one place where foreign types come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from koda_audit.embeddings.files import Floats
+from koda_audit.errors import DataError, InputError
+
+
+def matrix(values: Any, name: str) -> Floats:
+    """Anything array-like as (rows, width) of float32 or float64.
+
+    Raises:
+        InputError: no matrix of real numbers, or an empty one.
+    """
+    array: NDArray[Any]
+    try:
+        if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16
+            values = values.detach().cpu()
+            values = (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
+        array = np.asanyarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} is no matrix of numbers: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
+    return array
+
+
+def listed(values: Any, name: str) -> tuple[Any, ...]:
+    """Any sequence but a text; else an InputError."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} is of type {type(values).__name__}: expected one text a row")
+    return tuple(values)
+
+
+def whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
+    """Whole numbers of any dtype and shape; else an InputError."""
+    try:
+        array = np.asarray(values)
+        with np.errstate(invalid="ignore"):  # what is no number is found below
+            whole = array.astype(np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{name} must be whole numbers: {error}") from error
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == whole).all()):
+        raise InputError(f"{name} must be whole numbers, found {array.dtype}")
+    return whole
+
+
+def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
+    """Raise DataError for the first row that is zero or not finite, under its name."""
+    # the sum of squares is zero for a zero row and not finite for a bad one: one pass, no temporary of the full size
+    squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
+    bad = ~np.isfinite(squares) | (squares == 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        fault = "all zero" if squares[row] == 0 else "not finite"
+        raise DataError(
+            f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
+            "check the sample, or the model's dtype"
+        )
