@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from koda_audit import Embeddings
 from koda_audit.embeddings.files import ALONE, read_shard
+from koda_audit.embeddings.rows import Rows
 from koda_audit.errors import InputError, StoreError
 
 
@@ -32,7 +34,7 @@ def test_round_trip(tmp_path: Path) -> None:
     a = sample()
     a.save(tmp_path / "e")
     b = Embeddings.load(tmp_path / "e")
-    assert isinstance(b.image, np.memmap)
+    assert isinstance(b.image, Rows)
     for name in ("image", "text", "text_image", "labels", "class_text"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert (a.ids, a.captions, a.class_names, a.meta) == (b.ids, b.captions, b.class_names, b.meta)
@@ -102,3 +104,15 @@ def test_a_pickle_is_never_read(tmp_path: Path) -> None:
     (tmp_path / "00000.json").write_text(json.dumps(record))
     with pytest.raises(StoreError, match=r"damaged: .*Python objects"):
         read_shard(tmp_path, 0, ALONE)
+
+
+def test_loaded_vectors_are_those_that_were_loaded(tmp_path: Path) -> None:
+    sample().save(tmp_path)
+    loaded = Embeddings.load(tmp_path)
+    time.sleep(0.01)
+    Embeddings([[1.0]]).save(tmp_path)
+    with pytest.raises(StoreError, match=r"00000-image\.npy was written to after .* load them again"):
+        np.asarray(loaded.image)
+    (tmp_path / "00000-text.npy").unlink()
+    with pytest.raises(StoreError, match=r"00000-text\.npy cannot be read: No such file"):
+        np.asarray(loaded.text)

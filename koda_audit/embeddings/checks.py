@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from koda_audit.embeddings.files import Floats
+from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import DataError, InputError
 
+CHUNK = 4096  # rows that are checked at a time
 
-def matrix(values: Any, name: str) -> Floats:
-    """Anything array-like as (rows, width) of float32 or float64.
+
+def matrix(values: Any, name: str) -> Floats | Rows:
+    """Anything array-like as (rows, width) of float32 or float64; ``Rows`` as they are.
 
     Raises:
         InputError: no matrix of real numbers, or an empty one.
     """
     array: NDArray[Any]
+    if isinstance(values, Rows):
+        return values
     try:
         if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16
             values = values.detach().cpu()
@@ -55,10 +59,12 @@ def whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     return whole
 
 
-def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
+def check_rows(array: Floats | Rows, names: Sequence[str], what: str) -> None:
     """Raise DataError for the first row that is zero or not finite, under its name."""
     # the sum of squares is zero for a zero row and not finite for a bad one: one pass, no temporary of the full size
-    squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
+    squares = np.concatenate(
+        [_squares(np.asarray(array[start : start + CHUNK])) for start in range(0, len(array), CHUNK)]
+    )
     bad = ~np.isfinite(squares) | (squares == 0)
     if bad.any():
         row = int(np.argmax(bad))
@@ -67,3 +73,8 @@ def check_rows(array: Floats, names: Sequence[str], what: str) -> None:
             f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
             "check the sample, or the model's dtype"
         )
+
+
+def _squares(rows: Floats) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return squares

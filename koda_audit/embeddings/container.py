@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from koda_audit.embeddings.checks import check_rows, listed, matrix, whole_numbers
-from koda_audit.embeddings.files import ALONE, Floats, Shard, read_all, write_all
+from koda_audit.embeddings.files import ALONE, Shard, read_all, write_all
+from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import DataError, InputError
 
 
@@ -21,13 +22,16 @@ class Pairs:
     """Image-text pairs, one text an image: ``image`` (n, d_i), ``text`` (n, d_t) or None, ``captions`` (n,) or None."""
 
     ids: tuple[str, ...]
-    image: Floats
-    text: Floats | None
+    image: Floats | Rows
+    text: Floats | Rows | None
     captions: tuple[str, ...] | None
 
 
 class Embeddings:
     """Raw (not normalised) vectors of one dataset under one model.
+
+    ``image`` and ``text`` are arrays, or ``Rows``, which are read from disk where they are indexed and behave as arrays
+    everywhere else.
 
     Args:
         image: (n, d_i), one row an image.
@@ -96,7 +100,7 @@ class Embeddings:
         self.labels = None if labels is None else whole_numbers(labels, "labels")
         if self.labels is not None and (self.labels.ndim not in (1, 2) or len(self.labels) != n):
             raise InputError(f"labels of shape {self.labels.shape} for {n} images: expected ({n},) or ({n}, classes)")
-        self.class_text = None if class_text is None else matrix(class_text, "class_text")
+        self.class_text = None if class_text is None else np.asarray(matrix(class_text, "class_text"))
         self.class_names = None if class_names is None else tuple(map(str, listed(class_names, "class_names")))
         if self.class_text is not None:
             names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
@@ -136,13 +140,13 @@ class Embeddings:
                 raise DataError(f"sample '{self.ids[int(np.argmin(first))]}' has no caption: every image needs one")
             captions = None if self.captions is None else tuple(self.captions[i] for i in first)
             one_each = np.array_equal(first, np.arange(len(self.text)))
-            return Pairs(self.ids, self.image, self.text if one_each else self.text[first], captions)
+            return Pairs(self.ids, self.image, self.text if one_each else _taken(self.text, first), captions)
         if self.class_text is not None and self.labels is not None:
             if self.labels.ndim == 2:
                 raise DataError("samples with several labels have no single class prompt: use modality='image'")
             names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
             captions = tuple(names[label] for label in self.labels)
-            return Pairs(self.ids, self.image, self.class_text[self.labels], captions)
+            return Pairs(self.ids, self.image, _taken(self.class_text, self.labels), captions)
         return Pairs(self.ids, self.image, None, None)
 
     def aligned_to(self, ids: Sequence[str]) -> Embeddings:
@@ -174,10 +178,10 @@ class Embeddings:
             new_row = np.empty(len(self), dtype=np.int64)
             new_row[order] = np.arange(len(order))
             text_order = np.argsort(new_row[text_image], kind="stable")
-            text, text_image = text[text_order], new_row[text_image][text_order]
+            text, text_image = _taken(text, text_order), new_row[text_image][text_order]
             captions = None if captions is None else tuple(captions[i] for i in text_order)
         return Embeddings(
-            self.image[order],
+            _taken(self.image, order),
             text,
             ids=[self.ids[row] for row in order],
             text_image=text_image,
@@ -207,7 +211,9 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | Path, key: str = ALONE) -> Embeddings:
-        """Read what ``save`` wrote, by memory map; checksums are verified. ``key`` is for the entries of a store.
+        """Read what ``save`` wrote; checksums are verified. ``key`` is for the entries of a store.
+
+        Vectors stay on disk: they are mapped while they are indexed, so memory does not grow with their number.
 
         Raises:
             StoreError: missing or damaged; the message names the file.
@@ -218,7 +224,7 @@ class Embeddings:
 
     @classmethod
     def from_shards(cls, shards: Sequence[Shard], **arguments: Any) -> Embeddings:
-        """Consecutive shards as one; a single shard stays a memory map. Equal ids get the suffixes -2, -3, …"""
+        """Consecutive shards as one; none is read. Equal ids get the suffixes -2, -3, …"""
         starts = np.cumsum([0, *(len(shard.ids) for shard in shards)])
         texts = [shard.text for shard in shards if shard.text is not None]
         owners = [
@@ -227,8 +233,8 @@ class Embeddings:
             if shard.text_image is not None
         ]
         return cls(
-            _stack([shard.image for shard in shards]),
-            _stack(texts) if texts else None,
+            Rows([shard.image for shard in shards]),
+            Rows(texts) if texts else None,
             ids=_unique([sample for shard in shards for sample in shard.ids]),
             text_image=np.concatenate(owners) if owners else None,
             captions=[text for shard in shards for text in shard.captions or ()] or None,
@@ -263,5 +269,5 @@ def _unique(ids: Sequence[str]) -> list[str]:
     return result
 
 
-def _stack(arrays: Sequence[Floats]) -> Floats:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _taken(vectors: Floats | Rows, order: NDArray[np.int64]) -> Rows:
+    return (vectors if isinstance(vectors, Rows) else Rows([vectors])).take(order)

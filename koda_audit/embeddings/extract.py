@@ -114,8 +114,12 @@ def _shards(
     ) as bar:
         encoded = _encoded(model, dataset, groups, workers, dtype, bar.update)
         for index in missing:
-            found[index] = _as_shard(list(islice(encoded, len(spans[index]))), dataset.kind)
-            files.write_shard(path, index, found[index], path.name)
+            files.write_shard(path, index, _as_shard(list(islice(encoded, len(spans[index]))), dataset.kind), path.name)
+            written = files.read_shard(
+                path, index, path.name
+            )  # memory holds one shard, and what was written is verified
+            assert written is not None
+            found[index] = written
     return [found[index] for index in range(len(spans))]
 
 

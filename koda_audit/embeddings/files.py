@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from koda_audit._files import atomic_write, digest, file_sha256, strict, write_json
+from koda_audit.embeddings.rows import Floats, StoredArray, Vectors
 from koda_audit.errors import InputError, StoreError
 
-Floats = NDArray[np.floating[Any]]
 FORMAT = "koda_audit embeddings 1"
 MANIFEST = "manifest.json"
 CLASSES = "classes.npy"
@@ -31,8 +30,8 @@ class Shard:
     """Consecutive samples: ``image`` (n, d_i), ``text`` (m, d_t) or None, ``text_image`` (m,) rows within the shard."""
 
     ids: tuple[str, ...]
-    image: Floats
-    text: Floats | None = None
+    image: Vectors
+    text: Vectors | None = None
     text_image: tuple[int, ...] | None = None
     captions: tuple[str, ...] | None = None
     labels: tuple[Any, ...] | None = None
@@ -148,7 +147,7 @@ def read_all(folder: Path, key: str = ALONE) -> tuple[list[Shard], dict[str, Any
         assert shard is not None
         shards.append(shard)
     classes = record["classes"]
-    vectors = None if classes is None else _read_array(folder / CLASSES, **classes)
+    vectors = None if classes is None else _read_array(folder / CLASSES, **classes)[:]
     return shards, dict(record["meta"]), vectors
 
 
@@ -163,17 +162,17 @@ def _readable(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _write_array(path: Path, array: Floats) -> None:
+def _write_array(path: Path, array: Vectors) -> None:
     with atomic_write(path) as stream:
         np.save(stream, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
 
 
-def _read_array(path: Path, sha256: str, shape: Sequence[int]) -> NDArray[np.float32]:
+def _read_array(path: Path, sha256: str, shape: Sequence[int]) -> StoredArray:
     if not path.is_file():
         raise StoreError(f"{path} is missing")
     if file_sha256(path) != sha256:
         raise StoreError(f"{path} differs from its checksum")
-    array: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != np.float32 or array.shape != tuple(shape):
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.dtype != np.float32 or array.ndim != 2 or array.shape != tuple(shape):
         raise StoreError(f"{path} holds {array.dtype} {array.shape}, its record says float32 {tuple(shape)}")
-    return array
+    return StoredArray(path, array.shape, path.stat().st_mtime_ns)
