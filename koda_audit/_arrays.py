@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -44,3 +46,45 @@ def matrix(values: Any, name: str) -> Tensor:
         row, column = (int(i) for i in (~torch.isfinite(tensor)).nonzero()[0])
         raise InputError(f"{name} is not finite: entry ({row}, {column}) is {tensor[row, column].item()}")
     return tensor
+
+
+class Vectors(Protocol):
+    """(n, d) of which a part is had by indexing rows: a Tensor, or what reads it from disk.
+
+    ``shape`` is (n, d).
+    """
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """Rows of ``values``, anything array-like with numpy's indexing, as float64 on ``device`` when they are indexed."""
+
+    values: Any
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        part = self.values[rows.cpu().numpy() if isinstance(rows, Tensor) else rows]
+        return torch.from_numpy(np.array(part, dtype=np.float64)).to(self.device)
+
+
+def chosen(vectors: Mapping[str, Vectors], rows: slice | Tensor) -> dict[str, Tensor]:
+    """The same rows of each modality.
+
+    >>> chosen({"image": torch.arange(6.0).reshape(3, 2)}, slice(1, 2))
+    {'image': tensor([[2., 3.]])}
+    """
+    return {name: values[rows] for name, values in vectors.items()}

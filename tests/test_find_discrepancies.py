@@ -211,7 +211,7 @@ def test_ids_must_match():
 
 def test_memory_is_checked_before_any_matrix(monkeypatch):
     assert memory.available_memory() > 0
-    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda: 10_000)
+    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: 10_000)
     with pytest.raises(InputError, match=r"20 samples need 19,200 bytes .* dense path, and 10,000 .* fewer samples"):
         find_discrepancies(only_image(), only_image(), modality="image", features="exact")
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel
 
 from koda_audit import Embeddings, find_discrepancies
-from koda_audit.discrepancy.choices import choose_path
+from koda_audit._features.fourier import FourierFeatures
+from koda_audit.discrepancy.choices import plan
+from koda_audit.embeddings.files import ALONE, Shard, write_manifest, write_shard
 from koda_audit.errors import InputError
 
 N, GROUPS = 240, [np.arange(0, 30), np.arange(30, 60), np.arange(60, 90)]
@@ -96,15 +102,15 @@ def test_chunks_do_not_matter(pair: tuple[Embeddings, Embeddings], monkeypatch: 
         (5_000, "auto", "auto", "dense"),
         (50_000, "auto", "auto", "reduced"),
         (5_000, "random", "auto", "sample"),
-        (50_000, "exact", "auto", "dense"),
+        (15_000, "exact", "auto", "dense"),
         (5_000, "auto", "reduced", "reduced"),
     ],
 )
 def test_the_path_is_chosen_by_size_and_can_be_forced(
     n: int, features: str, path: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda: 16 * 2**30)
-    assert choose_path(n, "rbf", features, path, 3000) == chosen
+    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: 16 * 2**30)
+    assert plan(n, n_directions=1, features=features, path=path).path == chosen
 
 
 @pytest.mark.parametrize(
@@ -117,9 +123,93 @@ def test_the_path_is_chosen_by_size_and_can_be_forced(
         ({"features": "random", "path": "dense"}, "features='random' cannot take path='dense'"),
         ({"path": "reduced", "n_features": 0}, "n_features is 0"),
         ({"path": "reduced", "n_features": 2.5}, "n_features is 2.5: expected a whole number"),
+        ({"preset": "papr"}, "unknown preset 'papr': did you mean 'paper'"),
+        ({"preset": "paper", "epsilon": 0.1}, "preset='paper' sets epsilon and takes random features: leave out"),
+        ({"preset": "paper", "features": "exact"}, "preset='paper' sets epsilon and takes random features: leave out"),
+        ({"preset": "paper"}, "is 0 with 240 samples, .* take more than 3,000 samples, fewer n_features"),
+        ({"epsilon_quantile": 0.5, "epsilon": 0.1}, "give one of epsilon, epsilon_quantile and multiplier"),
+        ({"epsilon_quantile": 0.5, "multiplier": 1.0}, "give one of epsilon, epsilon_quantile and multiplier"),
+        ({"epsilon_quantile": 1.5}, "epsilon_quantile is 1.5: expected a number from 0 to 1"),
+        ({"epsilon_quantile": "half"}, "epsilon_quantile is 'half': expected a number from 0 to 1"),
+        ({"device": "gpu"}, "device is 'gpu': expected 'cpu', 'cuda' or 'cuda:N'"),
+        ({"device": "meta"}, "device is 'meta': expected 'cpu' or 'cuda'"),
+        ({"device": "cuda:99"}, r"device is 'cuda:99', but torch finds \d+ CUDA devices: use 'cpu'"),
         ({"path": "reduced", "n_features": 10**6}, "on the reduced path, and .* fewer n_features"),
     ],
 )
 def test_bad_choices(pair: tuple[Embeddings, Embeddings], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_discrepancies(*pair, **arguments)  # type: ignore[arg-type]
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("path", ["dense", "sample", "reduced"])
+def test_shards_on_disk_and_devices_give_the_same(
+    pair: tuple[Embeddings, Embeddings], path: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captions out of order, ids out of order, several captions an image, blocks and chunks across shards."""
+    monkeypatch.setattr("koda_audit._kernels.blocks.BLOCK", 50)
+    monkeypatch.setattr("koda_audit.discrepancy.paths.CHUNK", 70)
+    settings = {"path": path, "n_features": 50, "n_directions": 2}
+    expected = find_discrepancies(*(in_float32(model) for model in pair), device="cpu", **settings)
+    order = np.random.default_rng(0).permutation(N)
+    stored = []
+    for number, model in enumerate(pair):
+        folder = tmp_path / str(number)
+        shards = []
+        for index, rows in enumerate(np.array_split(order if number else np.arange(N), 5)):
+            several = np.concatenate([model.text[rows], model.text[rows] + 1])
+            shard = Shard(
+                tuple(str(row) for row in rows), model.image[rows], several, (*range(len(rows)), *range(len(rows)))
+            )
+            write_shard(folder, index, shard, ALONE)
+            shards.append(shard)
+        write_manifest(folder, {}, len(shards), None, ALONE)
+        stored.append(Embeddings.load(folder))
+    found = find_discrepancies(*stored, device=device, **settings)
+    pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-6, atol=1e-9)
+    assert found.subsets.drop(columns="weight").equals(expected.subsets.drop(columns="weight"))
+
+
+def in_float32(model: Embeddings) -> Embeddings:
+    return Embeddings(np.float32(model.image), np.float32(model.text))
+
+
+@pytest.mark.parametrize("path", ["sample", "reduced", "dense"])
+def test_epsilon_as_a_quantile_of_the_references_eigenvalues(pair: tuple[Embeddings, Embeddings], path: str) -> None:
+    found = find_discrepancies(*pair, path=path, n_features=100, n_directions=2, epsilon_quantile=0.7)
+    if path == "dense":
+        eigenvalues = np.linalg.eigvalsh(gram("rbf", pair[1], found.bandwidths["reference"]["sigmas"]))
+        assert (
+            found.settings["epsilon_rule"]
+            == "0.7 quantile of the 240 eigenvalues of the reference's exact kernel matrix"
+        )
+    else:
+        sigmas = found.bandwidths["reference"]["sigmas"]
+        map = FourierFeatures.draw({"image": 12, "text": 6}, sigmas, 100, seed=1)
+        features = map({"image": torch.from_numpy(pair[1].image), "text": torch.from_numpy(pair[1].text)})
+        eigenvalues = np.linalg.eigvalsh((features.T @ features / N).numpy())
+    assert found.epsilon == pytest.approx(np.quantile(eigenvalues, 0.7), rel=1e-6)
+    assert found.settings["epsilon_times_n"] == pytest.approx(N * found.epsilon)
+    assert found.settings["epsilon_over_lambda_max"] == pytest.approx(found.epsilon / found.spectrum.reference[0])
+    assert (found.frame.used_reference <= found.epsilon * (1 + 1e-6)).all()
+
+
+def test_the_largest_quantile_asks_for_nothing(pair: tuple[Embeddings, Embeddings]) -> None:
+    """At q = 1 epsilon is the reference's leading eigenvalue, so that the first direction is the target's own."""
+    found = find_discrepancies(*pair, path="dense", n_directions=1, epsilon_quantile=1.0)
+    assert found.frame.multiplier[0] == 0
+    assert found.frame.coherence_target[0] == pytest.approx(found.spectrum.target[0], rel=1e-9)
+
+
+def test_the_paper_preset(pair: tuple[Embeddings, Embeddings]) -> None:
+    """Random features, the median eigenvalue, and directions that are leading eigenvectors at their own multiplier."""
+    found = find_discrepancies(*pair, n_features=100, n_directions=3, preset="paper")
+    same = find_discrepancies(*pair, features="random", n_features=100, n_directions=3, epsilon_quantile=0.5)
+    assert (found.settings["preset"], found.settings["path"], found.epsilon) == ("paper", "sample", same.epsilon)
+    # here no eigenvalue is multiple, so the paper's rule reaches the optimum too
+    np.testing.assert_allclose(found.frame.used_target, same.frame.used_target, rtol=1e-5)
+    assert (found.frame.used_reference <= found.epsilon * (1 + 1e-9)).all()

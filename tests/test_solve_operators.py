@@ -100,3 +100,19 @@ def test_products_by_parts() -> None:
     stored = torch.arange(12.0).reshape(4, 3)
     block = torch.ones((3, 2), dtype=torch.float64)
     assert torch.equal(product(stored, block), stored.double() @ block)
+
+
+def test_the_papers_rule_stops_short_where_the_leading_eigenvalue_is_multiple() -> None:
+    """The best feasible leading eigenvector reaches 6 (or a little more, by rounding); the optimum is 54/7."""
+    a, b = (torch.diag(torch.tensor(d, dtype=torch.float64)) for d in ([10.0, 6.0, 1.0], [8.0, 1.0, 0.1]))
+    found = solve_operators(DensePair(a, b), epsilon=4.0, mixed=False)
+    assert 6 - 1e-9 <= found.target[0] < 7.5
+    assert found.duality_gap[0] == pytest.approx(54 / 7 - found.target[0])
+    a, b = (part @ part.T for part in (features(0, 30), features(1, 30)))
+    for epsilon in (1e-5, 2 / N, 0.02):
+        rule, best = (solve_operators(DensePair(a, b), epsilon=epsilon, tolerance=1e-7, mixed=m) for m in (False, True))
+        np.testing.assert_allclose(rule.target, best.target, rtol=1e-5)
+        assert (rule.reference <= epsilon).all()
+        x, multiplier = rule.directions[:, 0], rule.multiplier[0]
+        leading = np.linalg.eigh(a.numpy() - multiplier * b.numpy())[1][:, -1]
+        assert abs(leading @ x) > 1 - 1e-6

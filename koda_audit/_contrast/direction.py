@@ -35,7 +35,11 @@ class Direction:
 
 
 def constrained(
-    target: PositiveSemidefinite, reference: PositiveSemidefinite, epsilon: float, earlier: Tensor
+    target: PositiveSemidefinite,
+    reference: PositiveSemidefinite,
+    epsilon: float,
+    earlier: Tensor,
+    mixed: bool = True,
 ) -> Direction:
     """max x'Ax  s.t.  x'Bx <= epsilon, |x| = 1, U'x = 0  (KODA, ICML 2026, arXiv 2606.04180, eq 8 and 12).
 
@@ -48,6 +52,7 @@ def constrained(
         reference: B (n, n).
         epsilon: not negative.
         earlier: (n, t) orthonormal columns U, t >= 0.
+        mixed: see ``quotient.maximise``.
 
     Raises:
         BelowFloor: epsilon is below the smallest eigenvalue of Z'BZ.
@@ -77,7 +82,7 @@ def constrained(
         room = 0.0  # a caller's own smallest eigenvalue: equal to ours up to rounding
     b_scale = above[-1].item() or 1.0
     a_scale = target.scale or 1.0
-    found: Optimum = maximise(a.div_(a_scale), above / b_scale, room / b_scale)
+    found: Optimum = maximise(a.div_(a_scale), above / b_scale, room / b_scale, mixed)
     x = basis @ found.x
     return Direction(
         x=x / torch.linalg.vector_norm(x),

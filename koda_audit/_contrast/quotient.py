@@ -12,6 +12,7 @@ from koda_audit._contrast.mixing import mix, plane_multiplier
 from koda_audit._contrast.psd import ROUNDING, leading_eigenpairs
 
 CERTIFIED = 1e-11  # duality gap at which the search stops, relative to the optimum
+UNMIXED = 1e-8  # the same where only leading eigenvectors count, which approach the level from one side
 NEGLIGIBLE = 1e-6  # optima below this part of the largest eigenvalue of A are resolved in absolute terms
 WEAKEST, STRONGEST = 1e-18, 1e38  # finite ends of the search for mu; beyond them both limits are reached in float64
 
@@ -35,7 +36,7 @@ class _Trial:
     bound: float
 
 
-def maximise(a: Tensor, d: Tensor, level: float) -> Optimum:
+def maximise(a: Tensor, d: Tensor, level: float, mixed: bool = True) -> Optimum:
     """max x'Ax  s.t.  x'Dx <= level, |x| = 1, exactly up to rounding.
 
     The dual, min over lambda >= 0 of lambda_max(A - lambda D) + lambda level, has no gap in three or more dimensions
@@ -53,6 +54,8 @@ def maximise(a: Tensor, d: Tensor, level: float) -> Optimum:
         a: (m, m) positive semidefinite, scaled so that the largest eigenvalue is about 1.
         d: (m,) not negative, smallest 0, scaled so that the largest is 1 (or all zero).
         level: not negative; 0 asks for the null space of D, where the multiplier is infinite.
+        mixed: False for the rule of KODA's Algorithm 1, the best feasible leading eigenvector: less than the optimum
+            where that eigenvalue is multiple, by the gap that is returned.
 
     >>> a = torch.diag(torch.tensor([1.0, 0.6, 0.1], dtype=torch.float64))
     >>> found = maximise(a, torch.tensor([1.0, 0.1, 0.0], dtype=torch.float64), level=0.5)
@@ -74,7 +77,8 @@ def maximise(a: Tensor, d: Tensor, level: float) -> Optimum:
     widths = [math.inf, math.inf]
     while True:
         x, value = mix(a, d, level, inside.x, outside.x)
-        if best.bound - value <= CERTIFIED * max(value, NEGLIGIBLE):
+        reached = value if mixed else (inside.x @ a @ inside.x).item()
+        if best.bound - reached <= (CERTIFIED if mixed else UNMIXED) * max(reached, NEGLIGIBLE):
             break
         low, high = max(outside.mu, WEAKEST), min(inside.mu, STRONGEST)
         if high <= low * (1 + 2 * ROUNDING):
@@ -93,7 +97,9 @@ def maximise(a: Tensor, d: Tensor, level: float) -> Optimum:
             inside = trial
         if not low < trial.mu < high:
             break
-    return Optimum(x, value, best.multiplier, max(best.bound - value, 0.0))
+    if mixed:
+        return Optimum(x, value, best.multiplier, max(best.bound - value, 0.0))
+    return Optimum(inside.x, reached, inside.multiplier, max(best.bound - reached, 0.0))
 
 
 def _trial(a: Tensor, d: Tensor, level: float, mu: float) -> _Trial:

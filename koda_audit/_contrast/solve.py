@@ -97,6 +97,7 @@ def solve_operators(
     multiplier: float | None = None,
     tolerance: float = 1e-4,
     seed: int = 0,
+    mixed: bool = True,
 ) -> Contrast:
     """The same directions for matrices that are too large for ``solve_contrast``: see ``subspace.converge``.
 
@@ -107,6 +108,7 @@ def solve_operators(
         multiplier: as in ``solve_contrast``.
         tolerance: of the residual, relative to x'Ax; the duality gap says what was reached.
         seed: of the subspace's start.
+        mixed: False for KODA's own rule of the multiplier, see ``quotient.maximise``.
 
     Raises:
         InputError: as in ``solve_contrast``, or no convergence.
@@ -124,7 +126,7 @@ def solve_operators(
         if epsilon is not None and not whole:
             # a young subspace may hold nothing that meets epsilon: take what it can give, and let it grow
             level = max(epsilon, YIELD * torch.linalg.eigvalsh(b)[min(n_directions, len(b) - 1)].item())
-        return _in_order(target, reference, level, min(n_directions, len(a)), multiplier), level == epsilon
+        return _in_order(target, reference, level, min(n_directions, len(a)), multiplier, mixed), level == epsilon
 
     return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed))
 
@@ -135,6 +137,7 @@ def _in_order(
     epsilon: float | None,
     n_directions: int,
     multiplier: float | None,
+    mixed: bool = True,
 ) -> list[Direction]:
     if multiplier is not None:
         return penalised(target, reference, float(multiplier), n_directions)
@@ -143,7 +146,7 @@ def _in_order(
     earlier = target.matrix.new_zeros((len(target.matrix), 0))
     for number in range(n_directions):
         try:
-            found.append(constrained(target, reference, float(epsilon), earlier))
+            found.append(constrained(target, reference, float(epsilon), earlier, mixed))
         except BelowFloor as error:
             if not found:
                 raise

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from koda_audit._arrays import Vectors
 from koda_audit.errors import InputError
 
 
-def common_rows(vectors: Mapping[str, Tensor]) -> int:
+def common_rows(vectors: Mapping[str, Vectors]) -> int:
     """How many rows each modality has.
 
     Raises:

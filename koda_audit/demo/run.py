@@ -39,6 +39,7 @@ OPTIONS = Namespace(
     koda_n_features=1,  # not used by exact kernels
     koda_directions=4,
     koda_epsilon=None,
+    koda_preset=None,
     seed=0,
 )
 DATA = "digits_captions"
@@ -75,7 +76,7 @@ def main(output: Path, quiet: bool) -> int:
     others = {name: embedded(name, store) for name in ("plain", "broken")}
     others["again"] = embedded(REFERENCE, Store(home / "store-again"), batch_size=37)
     others["again"].meta["model"] = "again"
-    outcomes = {name: task.run(Inputs(reference, other, OPTIONS)) for name, other in others.items()}
+    outcomes = {name: task.run(Inputs(reference, other, OPTIONS, device="cpu")) for name, other in others.items()}
     summary = _summary(outcomes)
     report = write_report(
         output,

@@ -1,9 +1,12 @@
-"""What is asked of find_discrepancies: whether it can be done, and by which path."""
+"""What is asked of find_discrepancies: whether it can be done, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import torch
 
 from koda_audit._contrast.solve import check_settings
 from koda_audit.discrepancy.memory import available_memory, check_memory, dense_fits
@@ -12,30 +15,70 @@ from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError, unknown
 
 FEATURES = ("auto", "exact", "random")
+PRESETS = ("paper",)
 N_FEATURES = 3000  # as in the paper
+PAPER_QUANTILE = 0.5
 EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
 
 
-def check_size(
+@dataclass(frozen=True)
+class Plan:
+    """How directions are found: by which path, to which epsilon (or quantile of eigenvalues), by which rule."""
+
+    path: str
+    epsilon: float | None
+    quantile: float | None
+    rule: str | None
+    mixed: bool
+
+
+def plan(
     n: int,
-    epsilon: float | None,
+    *,
     n_directions: int,
-    multiplier: float | None = None,
-    path: str = "dense",
     kernel: str = "rbf",
+    features: str = "auto",
+    path: str = "auto",
     n_features: int = N_FEATURES,
-) -> float | None:
-    """Whether ``n`` samples are enough, and few enough for the memory of the path; returns epsilon or its default.
+    epsilon: float | None = None,
+    epsilon_quantile: float | None = None,
+    multiplier: float | None = None,
+    preset: str | None = None,
+    device: torch.device | None = None,
+) -> Plan:
+    """How ``find_discrepancies`` will do what its arguments ask of n samples.
 
     Raises:
-        InputError: too few samples, a value out of range, not enough memory.
+        InputError: arguments that contradict each other, a value out of range, too few samples for it, not enough
+            memory.
+
+    >>> plan(100, n_directions=1)
+    Plan(path='dense', epsilon=0.02, quantile=None, rule='2/n', mixed=True)
+    >>> plan(100_000, n_directions=1, preset="paper").quantile
+    0.5
     """
-    level = epsilon
-    if epsilon is None and multiplier is None:
-        level = 2 / n if path == "dense" else max(2 / n, 1 / n_features)
-    check_settings(n, level, n_directions, multiplier)
-    check_memory(n, path, feature_width(kernel, n_features), available_memory())
-    return level
+    if preset is not None:
+        if epsilon is not None or multiplier is not None or features == "exact" or path == "dense":
+            raise InputError(
+                f"preset='{preset}' sets epsilon and takes random features: leave out epsilon and multiplier, and "
+                "features or path (preset=None allows all)"
+            )
+        features = "random"
+        epsilon_quantile = PAPER_QUANTILE if epsilon_quantile is None else epsilon_quantile
+    if epsilon_quantile is not None and (epsilon is not None or multiplier is not None):
+        raise InputError("give one of epsilon, epsilon_quantile and multiplier")
+    available = available_memory(device)
+    path = _path(n, kernel, features, path, n_features, available)
+    rule = None if multiplier is not None else "given"
+    if epsilon_quantile is not None:
+        rule = _quantile_rule(n, path, epsilon_quantile, feature_width(kernel, n_features) // 2)
+    elif epsilon is None and multiplier is None:
+        epsilon, rule = 2 / n, "2/n"
+        if path != "dense" and 1 / n_features > epsilon:
+            epsilon, rule = 1 / n_features, "1/n_features"
+    check_settings(n, 0.0 if epsilon_quantile is not None else epsilon, n_directions, multiplier)
+    check_memory(n, path, feature_width(kernel, n_features), available)
+    return Plan(path, epsilon, epsilon_quantile, rule, mixed=preset is None)
 
 
 def check_choices(
@@ -53,13 +96,32 @@ def check_choices(
             raise InputError(f"the {role} is of type {type(model).__name__}: expected koda_audit.Embeddings")
 
 
-def choose_path(n: int, kernel: str, features: str, path: str, n_features: int) -> str:
-    """The path that ``features`` and ``path`` ask for, or else the exact one where it fits, or the cheaper random one.
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """``device``, or CUDA where there is one.
 
     Raises:
-        InputError: they contradict each other.
+        InputError: no such device, or one without float64.
 
-    >>> choose_path(100, "rbf", "random", "auto", 3000), choose_path(100_000, "rbf", "random", "auto", 3000)
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device is {device!r}: expected 'cpu', 'cuda' or 'cuda:N'") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device is '{chosen}': expected 'cpu' or 'cuda', which compute in float64")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is '{chosen}', but torch finds {torch.cuda.device_count()} CUDA devices: use 'cpu'")
+    return chosen
+
+
+def _path(n: int, kernel: str, features: str, path: str, n_features: int, available: int | None) -> str:
+    """The path that ``features`` and ``path`` ask for, or else the exact one where it fits, or the cheaper random one.
+
+    >>> _path(100, "rbf", "random", "auto", 3000, None), _path(100_000, "rbf", "random", "auto", 3000, None)
     ('sample', 'reduced')
     """
     if path != "auto":
@@ -68,6 +130,20 @@ def choose_path(n: int, kernel: str, features: str, path: str, n_features: int) 
                 f"features='{features}' cannot take path='{path}': exact features are dense, random ones are not"
             )
         return path
-    if features == "exact" or (features == "auto" and n <= EXACT_UP_TO and dense_fits(n, available_memory())):
+    if features == "exact" or (features == "auto" and n <= EXACT_UP_TO and dense_fits(n, available)):
         return "dense"
     return "reduced" if n >= feature_width(kernel, n_features) else "sample"
+
+
+def _quantile_rule(n: int, path: str, quantile: float, width: int) -> str:
+    if not isinstance(quantile, Real) or isinstance(quantile, bool) or not 0 <= quantile <= 1:
+        raise InputError(f"epsilon_quantile is {quantile!r}: expected a number from 0 to 1")
+    if path == "dense":
+        return f"{quantile:g} quantile of the {n} eigenvalues of the reference's exact kernel matrix"
+    if width - n >= 1 + (width - 1) * quantile:  # that many eigenvalues are 0
+        raise InputError(
+            f"the {quantile:g} quantile of the reference's {width:,} covariance eigenvalues is 0 with {n:,} samples, "
+            f"and no direction has so little: take more than {(width - 1) * (1 - quantile):,.0f} samples, fewer "
+            "n_features, or a larger epsilon_quantile"
+        )
+    return f"{quantile:g} quantile of the {width} eigenvalues of the reference's covariance"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from koda_audit._arrays import matrix
+from koda_audit._arrays import OnDevice, Vectors
 from koda_audit._contrast.solve import Contrast
 from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
-from koda_audit._kernels.blocks import kernel_blocks, leading_spectrum
+from koda_audit._kernels.blocks import Blocks, kernel_blocks, leading_spectrum
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, check_choices, check_size, choose_path
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, choose_device, plan
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve
 from koda_audit.discrepancy.result import Discrepancies
@@ -39,6 +41,9 @@ def find_discrepancies(
     path: str = "auto",
     n_features: int = N_FEATURES,
     seed: int = 0,
+    preset: str | None = None,
+    epsilon_quantile: float | None = None,
+    device: str | torch.device | None = None,
 ) -> Discrepancies:
     """Groups of samples that lie together in the target and not in the reference.
 
@@ -62,13 +67,21 @@ def find_discrepancies(
         multiplier: instead of epsilon, a fixed price of coherence in the reference; 1.0 is SPEC.
         path: "dense" (n x n kernel matrices), "sample" (random features of all samples), "reduced" (the Gram matrix of
             random features, one pass over the samples), or "auto". Up to 512 samples the dense path is exact to
-            rounding; all others reach a duality gap of about 1e-6 of the value, which stands in the frame.
+            rounding; all others reach a duality gap of about 1e-6 of the value, which stands in the frame. The memory
+            of "reduced" does not grow with n.
         n_features: random frequencies of a Gaussian kernel, projections of any other; 3,000 as in the paper.
-        seed: of the pairs that set the base widths, of the rows above 4,000 samples, and of the subspace's start.
+        seed: of the pairs that set the base widths, of the rows above 4,000 samples, of random features and of the
+            subspace's start.
+        preset: "paper" for what KODA does: random features, epsilon_quantile=0.5, and as multiplier the one whose
+            leading eigenvector is the best feasible (Algorithm 1, short of the optimum where that eigenvalue is
+            multiple; the duality gap tells).
+        epsilon_quantile: instead of epsilon, this quantile of the eigenvalues of the reference's covariance (2r of
+            them), or of its kernel matrix on the dense path, which is another number.
+        device: "cpu", "cuda", "cuda:1"; by default CUDA where there is one.
 
     Raises:
-        InputError: an unknown name (near matches are listed), a value out of range, no text, too few samples, constant
-            embeddings, an epsilon that cannot be met, not enough memory.
+        InputError: an unknown name (near matches are listed), a value out of range, arguments that contradict each
+            other, no text, too few samples, constant embeddings, an epsilon that cannot be met, not enough memory.
         DataError: sample ids that differ; a sample without a caption.
 
     Warns:
@@ -90,12 +103,25 @@ def find_discrepancies(
         "kernel": (kernel, KERNELS),
         "features": (features, FEATURES),
         "path": (path, ("auto", *PATHS)),
+        **({} if preset is None else {"preset": (preset, PRESETS)}),
     }
     check_choices(models, choices, seed=seed, n_features=n_features)
+    place = choose_device(device)
     n = len(target)
-    path = choose_path(n, kernel, features, path, n_features)
-    level = check_size(n, epsilon, n_directions, multiplier, path, kernel, n_features)
-    vectors = {role: _vectors(model.aligned_to(target.ids), modality, role) for role, model in models.items()}
+    how = plan(
+        n,
+        n_directions=n_directions,
+        kernel=kernel,
+        features=features,
+        path=path,
+        n_features=n_features,
+        epsilon=epsilon,
+        epsilon_quantile=epsilon_quantile,
+        multiplier=multiplier,
+        preset=preset,
+        device=place,
+    )
+    vectors = {role: _vectors(model.aligned_to(target.ids), modality, role, place) for role, model in models.items()}
 
     widths = {
         role: _bandwidth(vectors[role], model, role, int(seed))
@@ -103,11 +129,11 @@ def find_discrepancies(
         if KERNELS[kernel].has_bandwidth
     }
     sigmas = {role: widths[role].sigmas if widths else {} for role in models}
-    goal = Goal(level, n_directions, multiplier, int(seed))
-    contrast = solve(Sides(vectors, sigmas, kernel), goal, path, n_features)
+    goal = Goal(how.epsilon, how.quantile, n_directions, multiplier, int(seed), how.mixed)
+    contrast, level = solve(Sides(vectors, sigmas, kernel, place), goal, how.path, n_features)
     directions = oriented(contrast.directions)
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
-    exact = {role: block.coherences(torch.from_numpy(directions)).tolist() for role, block in blocks.items()}
+    exact = _exact(blocks, directions, int(seed))
     rows: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     found: list[Lobe] = []
@@ -115,28 +141,31 @@ def find_discrepancies(
         for lobe in lobes(x, blocks["target"], blocks["reference"]):
             at = {"direction": number + 1, "lobe": lobe.name}
             found.append(lobe)
-            measured = {f"coherence_{role}": values[number] for role, values in exact.items()}
+            measured = {key: values[number] for key, values in exact.items()}
             rows.append({**at, "n": len(lobe.rows), **measured, **_measured(contrast, number, lobe, level)})
             samples.extend(
                 {**at, "id": target.ids[row], "weight": weight, "rank": rank}
                 for rank, (row, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
             )
+    spectrum = pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in blocks.items()})
     return Discrepancies(
         frame=pd.DataFrame(rows).assign(**(excess_at_other_widths(vectors, found, int(seed)) if widths else {})),
         directions=directions,
         subsets=pd.DataFrame(samples),
         bandwidths={role: asdict(width) for role, width in widths.items()},
-        spectrum=pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in blocks.items()}),
+        spectrum=spectrum,
         epsilon=None if level is None else float(level),
         settings={
             "modality": modality,
             "kernel": kernel,
-            "path": path,
-            "n_features": None if path == "dense" else int(n_features),
+            "path": how.path,
+            "preset": preset,
+            "n_features": None if how.path == "dense" else int(n_features),
             "n": n,
             "n_directions": int(n_directions),
-            "epsilon": None if level is None else float(level),
-            "epsilon_rule": "given" if epsilon is not None else "default" if multiplier is None else None,
+            "epsilon_rule": how.rule,
+            **_epsilon(level, n, float(spectrum["reference"].iloc[0])),
+            "feature_noise": None if how.path == "dense" else 1 / (2 * n_features),
             "multiplier": None if multiplier is None else float(multiplier),
             **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if widths else {}),
             "seed": int(seed),
@@ -144,17 +173,32 @@ def find_discrepancies(
     )
 
 
-def _vectors(model: Embeddings, modality: str, role: str) -> dict[str, Tensor]:
+def _vectors(model: Embeddings, modality: str, role: str, device: torch.device) -> dict[str, Vectors]:
     wanted = MODALITIES[modality]
     if wanted == ("image",):
-        return {"image": matrix(model.image, f"{role} image")}
+        return {"image": OnDevice(model.image, device)}
     pairs = model.pairs()
     if pairs.text is None:
         raise InputError(f"the {role} has no text, which modality='{modality}' needs: use modality='image'")
-    return {name: matrix(getattr(pairs, name), f"{role} {name}") for name in wanted}
+    return {name: OnDevice(getattr(pairs, name), device) for name in wanted}
 
 
-def _bandwidth(vectors: dict[str, Tensor], model: Embeddings, role: str, seed: int) -> Bandwidth:
+def _exact(blocks: Mapping[str, Blocks], directions: NDArray[np.float64], seed: int) -> dict[str, list[float]]:
+    found = {}
+    for role, block in blocks.items():
+        values, errors = block.coherences(torch.from_numpy(directions), seed)
+        found[f"coherence_{role}"], found[f"coherence_{role}_error"] = values.tolist(), errors.tolist()
+    return found
+
+
+def _epsilon(level: float | None, n: int, largest: float) -> dict[str, float | None]:
+    """epsilon, and how it compares: with a direction at random (1), and with the most that the reference shows (1)."""
+    if level is None:
+        return {"epsilon": None}
+    return {"epsilon": float(level), "epsilon_times_n": float(level) * n, "epsilon_over_lambda_max": level / largest}
+
+
+def _bandwidth(vectors: dict[str, Vectors], model: Embeddings, role: str, seed: int) -> Bandwidth:
     try:
         return fit_bandwidth(vectors, TARGET, seed)
     except InputError as error:

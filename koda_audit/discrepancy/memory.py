@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from koda_audit.errors import InputError
 
 DENSE = 6  # n x n float64 matrices at the peak; measured: 5, the two kernels and what makes the second
@@ -40,8 +42,11 @@ def check_memory(n: int, path: str, width: int, available: int | None) -> None:
         )
 
 
-def available_memory() -> int | None:
-    """Bytes that can be had without swapping; where the system does not tell, all there are; else None."""
+def available_memory(device: torch.device | None = None) -> int | None:
+    """Bytes that can be had on the device without swapping; where the system does not tell, all there are; or None."""
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
     table = Path("/proc/meminfo")
     if table.exists():
         for line in table.read_text().splitlines():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from koda_audit._arrays import Vectors, chosen
 from koda_audit._contrast.operators import DensePair, FeaturePair, GramPair
 from koda_audit._contrast.solve import Contrast, solve_contrast, solve_operators
 from koda_audit._features.table import RANDOM_FEATURES
@@ -24,9 +25,10 @@ CHUNK = 4096  # samples whose features are made at a time
 class Sides:
     """The two models on the same samples: "target" and "reference" -> modality -> (n, d), or -> widths."""
 
-    vectors: Mapping[str, Mapping[str, Tensor]]
+    vectors: Mapping[str, Mapping[str, Vectors]]
     sigmas: Mapping[str, Mapping[str, float]]
     kernel: str
+    device: torch.device
 
     @property
     def n(self) -> int:
@@ -35,16 +37,18 @@ class Sides:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of the solver: see ``find_discrepancies``."""
+    """What is asked of the solver: see ``find_discrepancies``. ``mixed`` is False for KODA's rule of the multiplier."""
 
     epsilon: float | None
+    quantile: float | None
     n_directions: int
     multiplier: float | None
     seed: int
+    mixed: bool = True
 
 
-def solve(sides: Sides, goal: Goal, path: str, n_features: int) -> Contrast:
-    """Directions over the samples, with the coherences of the kernel that was used.
+def solve(sides: Sides, goal: Goal, path: str, n_features: int) -> tuple[Contrast, float | None]:
+    """Directions over the samples, with the coherences of the kernel that was used; and epsilon.
 
     Args:
         path: "dense", exact kernels, n x n matrices; "sample", random features of all samples; "reduced", the Gram
@@ -52,20 +56,40 @@ def solve(sides: Sides, goal: Goal, path: str, n_features: int) -> Contrast:
         n_features: frequencies r of a Gaussian kernel (2r columns a model), projections of any other.
     """
     if path == "dense":
-        gram = KERNELS[sides.kernel].gram
-        target, reference = (gram(sides.vectors[role], sides.sigmas[role]) for role in ("target", "reference"))
-        if sides.n <= EXACT:
-            return solve_contrast(target, reference, goal.epsilon, goal.n_directions, goal.multiplier)
-        return _solve(DensePair(target, reference), goal)
+        return _dense(sides, goal)
     features = _Features(sides, n_features, goal.seed)
-    if path == "sample":
-        parts = list(features.chunks())
-        return _solve(FeaturePair(*(torch.cat(part) / sides.n**0.5 for part in zip(*parts, strict=True))), goal)
-    moments = Moments.of(torch.cat(both, dim=1) for both in features.chunks())
-    contrast = _solve(GramPair(moments.cross / sides.n, features.split), goal)
-    coordinates = torch.from_numpy(contrast.directions) / sides.n**0.5
-    lifted = torch.cat([torch.cat(both, dim=1) @ coordinates for both in features.chunks()])
-    return replace(contrast, directions=lifted.numpy())
+    return _sample(features, goal) if path == "sample" else _reduced(features, goal)
+
+
+def _dense(sides: Sides, goal: Goal) -> tuple[Contrast, float | None]:
+    gram = KERNELS[sides.kernel].gram
+    target, reference = (
+        gram(chosen(sides.vectors[role], slice(None)), sides.sigmas[role]) for role in ("target", "reference")
+    )
+    goal = _with_quantile(goal, reference, sides.n)
+    if sides.n <= EXACT:
+        return solve_contrast(target, reference, goal.epsilon, goal.n_directions, goal.multiplier), goal.epsilon
+    return _solve(DensePair(target, reference), goal), goal.epsilon
+
+
+def _sample(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
+    n = features.sides.n
+    target, reference = (torch.cat(part) / n**0.5 for part in zip(*features.chunks(), strict=True))
+    if goal.quantile is not None:
+        width = reference.shape[1]
+        # the same eigenvalues but for zeros
+        goal = _with_quantile(goal, reference.T @ reference if width <= n else reference @ reference.T, width)
+    return _solve(FeaturePair(target, reference), goal), goal.epsilon
+
+
+def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
+    n, split = features.sides.n, features.maps["target"].width
+    gram = Moments.of(torch.cat(both, dim=1) for both in features.chunks()).cross / n
+    goal = _with_quantile(goal, gram[split:, split:], len(gram) - split)
+    contrast = _solve(GramPair(gram, split), goal)
+    coordinates = torch.from_numpy(contrast.directions).to(gram) / n**0.5
+    lifted = torch.cat([(torch.cat(both, dim=1) @ coordinates).cpu() for both in features.chunks()])
+    return replace(contrast, directions=lifted.numpy()), goal.epsilon
 
 
 def feature_width(kernel: str, n_features: int) -> int:
@@ -73,8 +97,19 @@ def feature_width(kernel: str, n_features: int) -> int:
     return n_features * (4 if kernel == "rbf" else 2)
 
 
+def _with_quantile(goal: Goal, reference: Tensor, count: int) -> Goal:
+    """epsilon as the quantile that is asked for, of ``count`` eigenvalues: those of ``reference``, and zeros."""
+    if goal.quantile is None:
+        return goal
+    eigenvalues = torch.linalg.eigvalsh(reference)
+    eigenvalues = torch.cat([eigenvalues, eigenvalues.new_zeros(count - len(eigenvalues))]).clamp_min(0)
+    return replace(goal, epsilon=torch.quantile(eigenvalues, goal.quantile).item())
+
+
 def _solve(pair: DensePair | FeaturePair | GramPair, goal: Goal) -> Contrast:
-    return solve_operators(pair, goal.epsilon, goal.n_directions, goal.multiplier, TOLERANCE, goal.seed)
+    return solve_operators(
+        pair, goal.epsilon, goal.n_directions, goal.multiplier, TOLERANCE, goal.seed, mixed=goal.mixed
+    )
 
 
 class _Features:
@@ -88,16 +123,15 @@ class _Features:
                 sides.sigmas[role],
                 n_features,
                 2 * seed + number,
+                device=sides.device,
             )
             for number, role in enumerate(("target", "reference"))
         }
-        self.split = self.maps["target"].width
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, self.sides.n, CHUNK):
             rows = slice(start, start + CHUNK)
             target, reference = (
-                features({name: values[rows] for name, values in self.sides.vectors[role].items()})
-                for role, features in self.maps.items()
+                features(chosen(self.sides.vectors[role], rows)) for role, features in self.maps.items()
             )
             yield target, reference

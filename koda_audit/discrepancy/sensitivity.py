@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
+from koda_audit._arrays import Vectors
 from koda_audit._kernels.bandwidth import TARGET, fit_bandwidth
 from koda_audit._kernels.blocks import kernel_blocks
 from koda_audit.discrepancy.lobes import Lobe, coherence
@@ -18,7 +18,7 @@ OTHER_TARGETS = {"excess_narrower": 0.5, "excess_wider": 2.0}
 
 
 def excess_at_other_widths(
-    vectors: Mapping[str, Mapping[str, Tensor]], lobes: list[Lobe], seed: int
+    vectors: Mapping[str, Mapping[str, Vectors]], lobes: list[Lobe], seed: int
 ) -> dict[str, list[float]]:
     """Excess of each lobe where the leading eigenvalues are half and twice the target (ours).
 

@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
     if reference is not None and reference.meta["model"] == target.meta["model"]:
         reference.meta["model"] += " (reference)"
     _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
-    outcome = task.run(Inputs(target, reference, args))
+    outcome = task.run(Inputs(target, reference, args, _device(args)))
     report = _write(args, spec, dataset, target, reference, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
     if args.verbose and tables:

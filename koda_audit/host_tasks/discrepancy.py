@@ -8,7 +8,7 @@ import pandas as pd
 
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, check_size, choose_path
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, choose_device, plan
 from koda_audit.discrepancy.find import find_discrepancies
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.themes import shared_words
@@ -59,24 +59,37 @@ class DiscrepancyTask:
             type=float,
             help="coherence that the other model may show at most; default: 2/n, twice that of a random direction",
         )
+        group.add_argument(
+            "--koda_preset",
+            metavar="|".join(PRESETS),
+            help="paper: KODA as published, random features and as epsilon the median eigenvalue of the other model",
+        )
 
     def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
         for kind, value, known in (
             ("--koda_modality", options.koda_modality, MODALITIES),
             ("--koda_kernel", options.koda_kernel, KERNELS),
             ("--koda_features", options.koda_features, FEATURES),
+            ("--koda_preset", options.koda_preset, (None, *PRESETS)),
         ):
             if value not in known:
-                raise InputError(unknown(kind, value, known))
+                raise InputError(unknown(kind, value, filter(None, known)))
         for name in ("koda_directions", "koda_n_features"):
             if getattr(options, name) < 1:
                 raise InputError(f"--{name} {getattr(options, name)}: at least 1")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
             raise InputError(f"--koda_epsilon {options.koda_epsilon}: must lie in (0, 1]")
         if samples is not None:
-            kernel, count = options.koda_kernel, options.koda_n_features
-            path = choose_path(samples, kernel, options.koda_features, "auto", count)
-            check_size(samples, options.koda_epsilon, options.koda_directions, None, path, kernel, count)
+            plan(
+                samples,
+                n_directions=options.koda_directions,
+                kernel=options.koda_kernel,
+                features=options.koda_features,
+                n_features=options.koda_n_features,
+                epsilon=options.koda_epsilon,
+                preset=options.koda_preset,
+                device=choose_device(None),
+            )
 
     def run(self, inputs: Inputs) -> Outcome:
         assert inputs.reference is not None
@@ -99,6 +112,8 @@ class DiscrepancyTask:
                 n_directions=inputs.options.koda_directions,
                 epsilon=inputs.options.koda_epsilon,
                 seed=inputs.options.seed,
+                preset=inputs.options.koda_preset,
+                device=inputs.device,
             )
             metrics.update(_metrics(found, f"koda_{way}"))
             section = _section(found, target, reference, way)

@@ -15,11 +15,13 @@ class Inputs:
     """What the runner hands a task: one model on one dataset, and the reference model on the same samples.
 
     ``reference`` is None for a task that does not compare; where it is given, its rows follow the ids of ``target``.
+    ``device`` is where to compute; None leaves it to the task.
     """
 
     target: Embeddings
     reference: Embeddings | None
     options: argparse.Namespace
+    device: str | None = None
 
 
 class Task(Protocol):
