@@ -27,13 +27,15 @@ def matrix(values: Any, name: str) -> Tensor:
     torch.float64
     """
     if isinstance(values, Tensor):
+        if values.is_meta or values.layout != torch.strided:
+            raise InputError(f"{name} is a {'meta' if values.is_meta else 'sparse'} tensor: expected a dense one")
         tensor = values.detach()
         numeric = not tensor.is_complex() and tensor.dtype != torch.bool
         kind = str(tensor.dtype)
     else:
         try:
             array = np.asarray(values)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # rows of unlike length; a list of tensors that require gradients
             raise InputError(f"{name} is not a matrix: {error}") from error
         numeric, kind = array.dtype.kind in "fiu", str(array.dtype)
         tensor = torch.from_numpy(np.array(array, dtype=np.float64)) if numeric else torch.empty(array.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from koda_audit._contrast.psd import ROUNDING, PositiveSemidefinite, leading_eigenpairs
 from koda_audit._contrast.quotient import Optimum, maximise
 from koda_audit.errors import InputError
+
+LARGEST = 1e12  # multiplier of B's largest eigenvalue, in A's largest
 
 
 class BelowFloor(InputError):
@@ -101,6 +104,9 @@ def penalised(
     Multiplier 1 gives SPEC (KODA, sec 1). They are orthogonal without any deflation; no constraint is imposed, and the
     gap is the eigenvalue minus (x'Ax - multiplier x'Bx), zero up to rounding.
 
+    Raises:
+        InputError: a multiplier that leaves less than four digits of A.
+
     >>> from koda_audit._contrast.psd import positive_semidefinite
     >>> a, b = (
     ...     positive_semidefinite(torch.diag(torch.tensor(entries, dtype=torch.float64)), "A or B")
@@ -109,6 +115,11 @@ def penalised(
     >>> [round(found.target, 9) for found in penalised(a, b, 1.0, 2)]
     [2.0, 1.0]
     """
+    if multiplier > LARGEST * (target.scale / reference.scale if reference.scale else math.inf):
+        raise InputError(
+            f"multiplier {multiplier!r} is so large that rounding leaves nothing of A: give at most "
+            f"{LARGEST * target.scale / reference.scale:.3g}, or epsilon"
+        )
     scale = max(target.scale, multiplier * reference.scale) or 1.0
     values, vectors = leading_eigenpairs(target.matrix / scale - (multiplier / scale) * reference.matrix, count)
     found = []

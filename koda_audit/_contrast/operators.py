@@ -63,24 +63,31 @@ class GramPair:
     split into the rows of Fa and of Fb, A x = F [G_a c; 0] and B x = F [0; G_b c]. (KODA, arXiv 2606.04180, Prop 4.3
     has the same block matrix, unsymmetric in plain coordinates; in this inner product it is symmetric, and a singular
     G does no harm.)
+
+    There are more samples than columns, so some unit vectors are orthogonal to all of F: both forms are 0 there. They
+    count where every direction of the span holds too much in B, and at most T of them can be needed: the last ``spare``
+    coordinates (ours).
     """
 
     gram: Tensor
     split: int
+    spare: int = 0
 
     @property
     def size(self) -> int:
-        return len(self.gram)
+        return len(self.gram) + self.spare
 
     @property
     def device(self) -> torch.device:
         return self.gram.device
 
     def images(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        metric = product(self.gram, block)
+        columns = len(self.gram)
+        metric = torch.cat([product(self.gram, block[:columns]), block[columns:]])
         held, kept = metric.clone(), metric.clone()
         held[self.split :] = 0
         kept[: self.split] = 0
+        kept[columns:] = 0
         return held, kept, metric
 
 

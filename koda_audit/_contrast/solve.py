@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -21,6 +21,7 @@ from koda_audit.errors import InputError, KodaAuditWarning
 
 Floats = NDArray[np.float64]
 BESIDE = 8  # Ritz vectors that are carried beside the directions
+LARGEST = sys.float_info.max  # a whole number can be larger
 YIELD = 1.5  # times the smallest value that a young subspace can meet
 
 
@@ -192,7 +193,7 @@ def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier:
     for name, value in (("epsilon", epsilon), ("multiplier", multiplier)):
         if value is None:
             continue
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= LARGEST:
             raise InputError(f"{name} is {value!r}: expected a finite number that is not negative")
 
 

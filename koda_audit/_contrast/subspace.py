@@ -15,8 +15,10 @@ from koda_audit.errors import InputError
 LARGEST = 320  # columns before the basis is cut back to its best
 KEPT = 4  # times ``width`` columns stay then
 SOLVE_AGAIN = 1.4  # times the columns of the last solution
-DEPENDENT = 1e-12  # part of a new column's squared length that must be new
+DEPENDENT = 1e-10  # part of a new column's squared length that must be new
 STEPS = 200
+WHOLE = 512  # coordinates up to which one decomposition of everything takes less time than the subspace
+RESCUE = 4096  # the same where the subspace does not converge: it takes minutes
 
 Solve = Callable[[Tensor, Tensor, bool], tuple[list[Direction], bool]]
 
@@ -91,10 +93,13 @@ def converge(pair: Pair, solve: Solve, width: int, tolerance: float, seed: int =
     Raises:
         InputError: no convergence, or whatever ``solve`` raises.
     """
-    generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(pair.size, min(2 * width, pair.size), generator=generator, dtype=torch.float64)
     empty = torch.empty((pair.size, 0), dtype=torch.float64, device=pair.device)
-    basis = _Basis(empty, empty, empty, empty).extended(pair, block.to(pair.device))
+    nothing = _Basis(empty, empty, empty, empty)
+    if pair.size <= WHOLE:
+        return _whole(pair, nothing, solve)
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randn(pair.size, 2 * width, generator=generator, dtype=torch.float64)
+    basis = nothing.extended(pair, block.to(pair.device))
     solved_at, small, multiplier, wanted, exhausted = 0, torch.empty(0), 0.0, False, False
     for _ in range(STEPS):
         a, b = basis.form(basis.target), basis.form(basis.reference)
@@ -126,4 +131,16 @@ def converge(pair: Pair, solve: Solve, width: int, tolerance: float, seed: int =
                     for direction, x, error in zip(found, (basis.vectors @ small).T, unseen.tolist(), strict=True)
                 ]
         basis, exhausted = larger, len(larger.vectors.T) == columns
-    raise InputError(f"no convergence in {STEPS} block products: give a larger epsilon, or fewer directions")
+    if pair.size <= RESCUE:
+        return _whole(pair, nothing, solve)
+    least = torch.linalg.eigvalsh(basis.form(basis.reference))[0].item()
+    raise InputError(
+        f"no convergence in {STEPS} block products, which found no direction whose value in the reference is below "
+        f"{least:.3g}: give a larger epsilon, or fewer directions"
+    )
+
+
+def _whole(pair: Pair, nothing: _Basis, solve: Solve) -> list[Direction]:
+    basis = nothing.extended(pair, torch.eye(pair.size, dtype=torch.float64, device=pair.device))
+    found, _ = solve(basis.form(basis.target), basis.form(basis.reference), True)
+    return [replace(direction, x=basis.vectors @ direction.x) for direction in found]

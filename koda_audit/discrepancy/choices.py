@@ -18,6 +18,7 @@ FEATURES = ("auto", "exact", "random")
 PRESETS = ("paper",)
 N_FEATURES = 3000  # as in the paper
 PAPER_QUANTILE = 0.5
+LARGEST = 2**32 - 1  # seed or number of features
 EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
 
 
@@ -68,16 +69,23 @@ def plan(
     if epsilon_quantile is not None and (epsilon is not None or multiplier is not None):
         raise InputError("give one of epsilon, epsilon_quantile and multiplier")
     available = available_memory(device)
-    path = _path(n, kernel, features, path, n_features, available)
+    width = feature_width(kernel, n_features)
+    few = n < width + n_directions
+    path = _path(n, few, features, path, available)
     rule = None if multiplier is not None else "given"
     if epsilon_quantile is not None:
-        rule = _quantile_rule(n, path, epsilon_quantile, feature_width(kernel, n_features) // 2)
+        rule = _quantile_rule(n, path, epsilon_quantile, width // 2)
     elif epsilon is None and multiplier is None:
         epsilon, rule = 2 / n, "2/n"
         if path != "dense" and 1 / n_features > epsilon:
             epsilon, rule = 1 / n_features, "1/n_features"
     check_settings(n, 0.0 if epsilon_quantile is not None else epsilon, n_directions, multiplier)
-    check_memory(n, path, feature_width(kernel, n_features), available)
+    if path == "reduced" and few:
+        raise InputError(
+            f"path='reduced' with {width:,} columns needs at least {width + n_directions:,} samples, and there are "
+            f"{n:,}: take path='sample', which is the same problem, or fewer n_features"
+        )
+    check_memory(n, path, width, available)
     return Plan(path, epsilon, epsilon_quantile, rule, mixed=preset is None)
 
 
@@ -89,8 +97,8 @@ def check_choices(
             raise InputError(unknown(kind, str(name), known))
     for name, number in numbers.items():
         least = 1 if name == "n_features" else 0
-        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-            raise InputError(f"{name} is {number!r}: expected a whole number from {least}")
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= LARGEST:
+            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {LARGEST}")
     for role, model in models.items():
         if not isinstance(model, Embeddings):
             raise InputError(f"the {role} is of type {type(model).__name__}: expected koda_audit.Embeddings")
@@ -118,11 +126,10 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _path(n: int, kernel: str, features: str, path: str, n_features: int, available: int | None) -> str:
+def _path(n: int, few: bool, features: str, path: str, available: int | None) -> str:
     """The path that ``features`` and ``path`` ask for, or else the exact one where it fits, or the cheaper random one.
 
-    >>> _path(100, "rbf", "random", "auto", 3000, None), _path(100_000, "rbf", "random", "auto", 3000, None)
-    ('sample', 'reduced')
+    ``few`` says that there are fewer samples than columns.
     """
     if path != "auto":
         if features != "auto" and (features == "exact") != (path == "dense"):
@@ -132,7 +139,7 @@ def _path(n: int, kernel: str, features: str, path: str, n_features: int, availa
         return path
     if features == "exact" or (features == "auto" and n <= EXACT_UP_TO and dense_fits(n, available)):
         return "dense"
-    return "reduced" if n >= feature_width(kernel, n_features) else "sample"
+    return "sample" if few else "reduced"
 
 
 def _quantile_rule(n: int, path: str, quantile: float, width: int) -> str:

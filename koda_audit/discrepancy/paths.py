@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from koda_audit._arrays import Vectors, chosen
 from koda_audit._contrast.operators import DensePair, FeaturePair, GramPair
-from koda_audit._contrast.solve import Contrast, solve_contrast, solve_operators
+from koda_audit._contrast.solve import Contrast, solve_operators
 from koda_audit._features.table import RANDOM_FEATURES
 from koda_audit._kernels.table import KERNELS
 from koda_audit._moments.moments import Moments
 
 PATHS = ("dense", "sample", "reduced")
-EXACT = 512  # samples; above, decompositions of whole matrices take many times longer than the subspace
 TOLERANCE = 1e-6  # of the residual in the subspace
+NONE = 1e-9  # weight outside the span of the features that is only rounding
 CHUNK = 4096  # samples whose features are made at a time
 
 
@@ -67,8 +68,6 @@ def _dense(sides: Sides, goal: Goal) -> tuple[Contrast, float | None]:
         gram(chosen(sides.vectors[role], slice(None)), sides.sigmas[role]) for role in ("target", "reference")
     )
     goal = _with_quantile(goal, reference, sides.n)
-    if sides.n <= EXACT:
-        return solve_contrast(target, reference, goal.epsilon, goal.n_directions, goal.multiplier), goal.epsilon
     return _solve(DensePair(target, reference), goal), goal.epsilon
 
 
@@ -86,10 +85,30 @@ def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
     n, split = features.sides.n, features.maps["target"].width
     gram = Moments.of(torch.cat(both, dim=1) for both in features.chunks()).cross / n
     goal = _with_quantile(goal, gram[split:, split:], len(gram) - split)
-    contrast = _solve(GramPair(gram, split), goal)
-    coordinates = torch.from_numpy(contrast.directions).to(gram) / n**0.5
-    lifted = torch.cat([(torch.cat(both, dim=1) @ coordinates).cpu() for both in features.chunks()])
-    return replace(contrast, directions=lifted.numpy()), goal.epsilon
+    contrast = _solve(GramPair(gram, split, goal.n_directions), goal)
+    coordinates = torch.from_numpy(contrast.directions).to(gram)
+    inside, outside = coordinates[: len(gram)] / n**0.5, coordinates[len(gram) :]
+    x = torch.cat([(torch.cat(both, dim=1) @ inside).cpu() for both in features.chunks()])
+    if outside.abs().max() > NONE:
+        x += _orthogonal_to(features, gram, goal) @ outside.cpu()
+    return replace(contrast, directions=x.numpy()), goal.epsilon
+
+
+def _orthogonal_to(features: _Features, gram: Tensor, goal: Goal) -> Tensor:
+    """(n, T) orthonormal columns that are orthogonal to all features, by two more passes."""
+    n = features.sides.n
+    random = np.random.default_rng([goal.seed, n]).standard_normal((n, goal.n_directions))
+    columns, inverse = torch.from_numpy(random), torch.linalg.pinv(gram, hermitian=True)
+    for _ in range(2):  # twice is enough: once leaves what rounding made of the large part
+        starts = range(0, n, CHUNK)
+        sums = sum(
+            torch.cat(both, dim=1).T @ columns[start : start + CHUNK].to(gram) / n
+            for start, both in zip(starts, features.chunks(), strict=True)
+        )
+        for start, both in zip(starts, features.chunks(), strict=True):
+            columns[start : start + CHUNK] -= (torch.cat(both, dim=1) @ (inverse @ sums)).cpu()
+        columns = torch.linalg.qr(columns)[0]
+    return columns
 
 
 def feature_width(kernel: str, n_features: int) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import DataError, InputError
 
+SMALLEST = 1e-290  # squared length that still has all its digits
 CHUNK = 4096  # rows that are checked at a time
 
 
@@ -65,10 +66,11 @@ def check_rows(array: Floats | Rows, names: Sequence[str], what: str) -> None:
     squares = np.concatenate(
         [_squares(np.asarray(array[start : start + CHUNK])) for start in range(0, len(array), CHUNK)]
     )
-    bad = ~np.isfinite(squares) | (squares == 0)
+    bad = ~np.isfinite(squares) | (squares < SMALLEST)
     if bad.any():
         row = int(np.argmax(bad))
-        fault = "all zero" if squares[row] == 0 else "not finite"
+        small = "all zero" if not np.any(array[row : row + 1]) else "too small: its squared length has no digits"
+        fault = small if squares[row] < SMALLEST else "not finite"
         raise DataError(
             f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
             "check the sample, or the model's dtype"
