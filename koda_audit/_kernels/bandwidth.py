@@ -20,7 +20,8 @@ from koda_audit.errors import InputError
 TARGET = 0.15  # leading eigenvalue of K/n; SPEC's published widths give .136 and .157
 PAIRS = 5_000
 ROWS = 4_000
-NARROWEST, WIDEST = 1e-4, 1e8  # multiples of the base scale between which the width is sought
+NARROWEST = 1e-4  # multiple of the base scale below which no width is sought
+FIRST, STEP = (0.25, 1.0), 4.0  # where it mostly lies, and how the ends move where it does not
 DENSE = 200  # rows up to which all eigenvalues are computed
 
 
@@ -94,21 +95,28 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
             f"a leading eigenvalue of {target:g} cannot be reached with {n} samples, where it is never below 1/n: "
             f"give at least {int(1 / target) + 1} samples"
         )
-    distances = squared_distances(scaled_points(chosen(vectors, rows), base)).cpu().numpy()
+    distances = squared_distances(scaled_points(chosen(vectors, rows), base)).cpu()
 
-    def excess(log_multiplier: float) -> float:
-        return _leading(distances, np.exp(log_multiplier)) - target
+    gram = torch.empty_like(distances)  # one buffer for all trials: as much memory again, made once
 
-    low, high = np.log(NARROWEST), np.log(WIDEST)
-    if excess(low) >= 0:
-        raise InputError(
-            f"a leading eigenvalue of {target:g} cannot be reached: it is never below {excess(low) + target:.4g}, "
-            f"because that share of the {n} samples have {' and '.join(vectors)} embeddings that are equal, or almost "
-            "equal beside the median distance"
-        )
-    multiplier = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
-    reached = _leading(distances, multiplier)
-    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, reached, n)
+    def leading(multiplier: float) -> float:
+        torch.mul(distances, -0.5 / multiplier**2, out=gram).exp_().div_(n)
+        return leading_eigenvalues(gram.numpy(), 1)[0]
+
+    low, high = FIRST
+    while (reached := leading(low)) >= target:
+        if low < NARROWEST:
+            raise InputError(
+                f"a leading eigenvalue of {target:g} cannot be reached: it is never below {reached:.4g}, because that "
+                f"share of the {n} samples have {' and '.join(vectors)} embeddings that are equal, or almost equal "
+                "beside the median distance"
+            )
+        low, high = low / STEP, low
+    while leading(high) < target:
+        low, high = high, high * STEP
+    log_multiplier = brentq(lambda log: np.log(leading(np.exp(log)) / target), np.log(low), np.log(high), xtol=1e-12)
+    multiplier = float(np.exp(log_multiplier))
+    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, leading(multiplier), n)
 
 
 def drawn_rows(n: int, seed: int) -> Tensor:
@@ -122,10 +130,6 @@ def drawn_rows(n: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(n, ROWS, replace=False)))
 
 
-def _leading(distances: NDArray[np.float64], multiplier: float) -> float:
-    return leading_eigenvalues(np.exp(distances / (-2 * multiplier**2)) / len(distances), 1)[0]
-
-
 def leading_eigenvalues(gram: NDArray[np.float64], count: int) -> list[float]:
     """The ``count`` largest eigenvalues of a symmetric matrix (n, n), largest first.
 
@@ -136,5 +140,6 @@ def leading_eigenvalues(gram: NDArray[np.float64], count: int) -> list[float]:
     if n <= DENSE:
         values = np.linalg.eigvalsh(gram)
     else:
-        values = eigsh(gram, k=count, v0=np.ones(n), tol=1e-12, return_eigenvectors=False)
+        # ten columns more than are wanted: the leading ones stand apart, and each step is one product
+        values = eigsh(gram, k=count, ncv=count + 10, v0=np.ones(n), tol=1e-12, return_eigenvectors=False)
     return cast("list[float]", np.sort(values)[::-1][:count].tolist())

@@ -17,7 +17,7 @@ from koda_audit._kernels.rbf import scaled_points
 from koda_audit._kernels.table import POWERS, no_bandwidth
 
 BLOCK = 2048  # rows and columns of the kernel matrix that are made at a time
-VALUES = 2**32  # kernel values of a sum: all pairs of 65,536 samples
+VALUES = 2**30  # kernel values of a sum: all pairs of 32,768 samples
 FEWEST = 4096  # rows that are drawn where that is not enough for all
 CENTRE = 4096  # rows, evenly spaced, whose median is the origin
 
@@ -48,9 +48,9 @@ class Blocks:
     def coherences(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """x'(K/n)x of each column of ``x`` (n, T), and their standard errors (T,), without an n x n matrix.
 
-        Up to 65,536 samples every pair counts, and the error is 0. Above, rows i are drawn with probability p_i, the
+        Up to 32,768 samples every pair counts, and the error is 0. Above, rows i are drawn with probability p_i, the
         mean of x_i^2 over the columns, and x_i (Kx)_i / n p_i is averaged over them: unbiased, and exact where x is an
-        eigenvector (ours). 2^32 kernel values are made then, or 4,096 rows.
+        eigenvector (ours). 2^30 kernel values are made then, or 4,096 rows.
         """
         drawn = max(VALUES // self.n, FEWEST)
         if drawn >= self.n:
