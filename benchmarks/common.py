@@ -109,7 +109,7 @@ def data(samples: int, fixtures: str | Path | None, seed: int) -> Planted:
 
 def run_side(table: str, **settings: Any) -> Figures:
     """What ``side(**settings)`` of a table returns, run in a process of its own."""
-    progress(f"{table} {settings}")
+    progress(f"{table} {' '.join(str(value) for value in settings.values() if not isinstance(value, dict))}")
     command = [sys.executable, str(Path(__file__).parent), table, "--side", json.dumps(settings, default=str)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
@@ -122,7 +122,7 @@ def progress(text: str) -> None:
 
 @contextmanager
 def measured() -> Iterator[Figures]:
-    """Seconds and the absolute peak of the block, inputs included, under "seconds" and "peak"."""
+    """Seconds and the absolute peak of the block, inputs and libraries included, under "seconds" and "peak"."""
     figures: Figures = {}
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is held now

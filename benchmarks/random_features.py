@@ -137,10 +137,10 @@ def show_errors(title: str, variants: dict[str, list[Figures]]) -> None:
     show(
         f"Error: {title}",
         rows,
-        "epsilons: one for all runs, or the default of each. Relative errors, means over directions: own target and own "
-        "ratio, of the\napproximate coherence, and of target / reference, against the exact one of the same direction; "
-        "used ratio, target and ratio, of the\nrun's approximate ratio, and of its exact values, against those of the "
-        "exact run's direction of the same rank. Jaccard@50: the 50\nheaviest samples of each end of the exact "
-        "directions, with the best end of the run; angle: the largest between the spans; groups\nfound: of the "
+        "epsilons: one for all runs, or the default of each. Relative errors, means over directions: own target and "
+        "own ratio, of the\napproximate coherence, and of target / reference, against the exact one of the same "
+        "direction; used ratio, target and ratio, of the\nrun's approximate ratio, and of its exact values, against "
+        "those of the exact run's direction of the same rank. Jaccard@50: the 50\nheaviest samples of each end of the "
+        "exact directions, with the best end of the run; angle: the largest between the spans; groups\nfound: of the "
         "planted lost groups, the share of which some lobe consists to 90 %.",
     )
