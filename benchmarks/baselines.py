@@ -49,10 +49,11 @@ def side(method: str, directions: int, sigmas: dict[str, dict[str, float]], sour
     a, b = (rbf_gram(scaled_points(vectors[role], sigmas[role])) for role in vectors)
     with measured() as figures:
         found, weights = METHODS[method](a, b, directions)
+    x = torch.from_numpy(found)
+    coherences = [(x * (kernel @ x)).sum(dim=0).numpy() for kernel in (a, b)]
     del a, b
     exact = [kernel_blocks("rbf", vectors[role], sigmas[role]) for role in vectors]
-    coherences = [block.coherences(torch.from_numpy(found)).numpy() for block in exact]
-    every = [lobes(x, exact[0], exact[1]) for x in weights.T]
+    every = [lobes(column, exact[0], exact[1]) for column in weights.T]
     return {
         "n": models.n,
         "found": found.shape[1],
