@@ -1,0 +1,45 @@
+"""Measurements of koda_audit, a table each.
+
+python benchmarks TABLE [options]; python benchmarks TABLE --help says what is compared, and what the floor is.
+Peaks are absolute: libraries, inputs and work. Lines on the error stream say what is running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import import_module
+
+TABLES = {
+    "speed": ("speed", "ten constrained directions against one SPEC decomposition"),
+    "gram": ("gram", "the symmetric Gram accumulation against a plain product"),
+    # a file named random.py would hide the standard library's module from all others here
+    "random": ("random_features", "random features against the exact kernel: cost and error"),
+    "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
+    "baselines": ("baselines", "other methods on the same kernels"),
+}
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    listed = "\n".join(f"  {name:10} {summary}" for name, (_, summary) in TABLES.items())
+    parser = argparse.ArgumentParser("python benchmarks", description=__doc__, epilog=listed, formatter_class=raw)
+    parser.add_argument("table", choices=TABLES, metavar="TABLE", help="see below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the table")
+    chosen = parser.parse_args()
+    # one table alone: what the others import would count in this one's memory
+    table = import_module(TABLES[chosen.table][0])
+    parser = argparse.ArgumentParser(
+        f"python benchmarks {chosen.table}", description=table.__doc__, formatter_class=raw
+    )
+    table.add_options(parser)
+    parser.add_argument("--side", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args(chosen.rest)
+    if options.side is None:
+        table.run(options)
+    else:
+        print(json.dumps(table.side(**options.side)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Other methods on the same inputs and the same exact kernels A (target) and B (reference).
+
+KODA          coherence in A where that in B is at most 2/n, as find_discrepancies does by default
+SPEC          leading eigenvectors of A - B
+cPCA alpha    leading eigenvectors of A - alpha B. Contrastive PCA proper, C_A - alpha C_B, wants the features of both
+              models in one space; two models have two spaces, so the form over samples is the one that applies.
+generalised   largest x'Ax / (x'Bx + 2/n)
+RDX           clusters of samples that are closer by rank in A than in B (arXiv 2505.23917), see rdx.py; at most at
+              --rdx-samples, as its spectral clustering holds and factors several n x n matrices
+
+Each method runs in a process of its own, from two kernel matrices that are at hand before the clock starts. The floor
+is one read of both at the measured bandwidth of memory: no method can do without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from agreement import Floats, share_found
+from common import Figures, data, data_options, measured, memory_rate, run_side, show
+from methods import generalised, koda, penalised
+from rdx import rdx
+
+from koda_audit._kernels.bandwidth import fit_bandwidth
+from koda_audit._kernels.blocks import kernel_blocks
+from koda_audit._kernels.rbf import rbf_gram, scaled_points
+from koda_audit.discrepancy.lobes import Lobe, lobes
+
+ALPHAS = (0.5, 2.0, 10.0, 100.0)
+# of A, B and the number of directions: unit directions (n, T), and the weights (n, T) that order the samples of each
+Method = Callable[[torch.Tensor, torch.Tensor, int], tuple[Floats, Floats]]
+METHODS: dict[str, Method] = {
+    "KODA": koda,
+    "SPEC": partial(penalised, 1.0),
+    **{f"cPCA {alpha:g}": partial(penalised, alpha) for alpha in ALPHAS},
+    "generalised": generalised,
+    "RDX": rdx,
+}
+
+
+def side(method: str, directions: int, sigmas: dict[str, dict[str, float]], source: dict[str, Any]) -> Figures:
+    models = data(**source)
+    vectors = {"target": models.target, "reference": models.reference}
+    a, b = (rbf_gram(scaled_points(vectors[role], sigmas[role])) for role in vectors)
+    with measured() as figures:
+        found, weights = METHODS[method](a, b, directions)
+    x = torch.from_numpy(found)
+    coherences = [(x * (kernel @ x)).sum(dim=0).numpy() for kernel in (a, b)]
+    del a, b
+    exact = [kernel_blocks("rbf", vectors[role], sigmas[role]) for role in vectors]
+    every = [lobes(column, exact[0], exact[1]) for column in weights.T]
+    return {
+        "n": models.n,
+        "found": found.shape[1],
+        "target": float(coherences[0].mean()),
+        "reference": float(coherences[1].mean()),
+        "ratio": float(np.median(coherences[0] / coherences[1])),
+        **best_lobes(every),
+        "groups": share_found([lobe.rows for both in every for lobe in both], models.lost),
+        **figures,
+        "floor": 2 * 8 * models.n**2 / memory_rate(),
+    }
+
+
+def best_lobes(every: list[list[Lobe]]) -> dict[str, float]:
+    """Means over directions of the lobe that differs more between the models."""
+    best = [max(both, key=excess) for both in every]
+    return {
+        "lobe target": float(np.mean([lobe.coherence_target for lobe in best])),
+        "lobe reference": float(np.mean([lobe.coherence_reference for lobe in best])),
+        "excess": float(np.mean([excess(lobe) for lobe in best])),
+    }
+
+
+def excess(lobe: Lobe) -> float:
+    return lobe.coherence_target - lobe.coherence_reference
+
+
+def widths(source: dict[str, Any]) -> dict[str, dict[str, float]]:
+    models = data(**source)
+    return {role: fit_bandwidth(getattr(models, role)).sigmas for role in ("target", "reference")}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    data_options(parser, samples=4000)
+    parser.add_argument("--rdx-samples", type=int, default=8000, help="at most, for RDX (default %(default)s)")
+    parser.add_argument("--directions", type=int, default=10, help="of all but RDX, which has 5 clusters")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+
+
+def run(options: argparse.Namespace) -> None:
+    source = {"samples": options.samples, "fixtures": options.fixtures, "seed": options.seed}
+    smaller = {**source, "samples": min(options.rdx_samples, options.samples)}
+    sources = {method: smaller if method == "RDX" else source for method in options.methods}
+    sigmas = {each["samples"]: widths(each) for each in sources.values()}
+    rows = []
+    for method, each in sources.items():
+        settings = {"directions": options.directions, "sigmas": sigmas[each["samples"]], "source": each}
+        figures = run_side("baselines", method=method, **settings)
+        shown = {"seconds": "seconds", "floor": "floor s", "peak": "peak GiB", "groups": "groups found"}
+        rows.append({"method": method, **{shown.get(name, name): value for name, value in figures.items()}})
+    show(
+        f"{options.directions} directions (RDX: 5 clusters, so at most 5 groups), n as below",
+        rows,
+        "target, reference: mean exact coherence of the directions (of RDX: of the normalised indicators of its "
+        "clusters), 1/n at random;\nratio: median of target / reference; lobe: the same for the samples at the end "
+        "of each direction that differs more, at most 50;\nexcess: lobe target - lobe reference; groups found: share "
+        "of the planted lost groups of which some lobe consists to 90 %.",
+    )
