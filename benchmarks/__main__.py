@@ -14,6 +14,7 @@ TABLES = {
     "speed": ("speed", "ten constrained directions against one SPEC decomposition"),
     "gram": ("gram", "the symmetric Gram accumulation against a plain product"),
     # a file named random.py would hide the standard library's module from all others here
+    "memory": ("memory", "peak memory of the reduced path, from shards on disk"),
     "random": ("random_features", "random features against the exact kernel: cost and error"),
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
     "baselines": ("baselines", "other methods on the same kernels"),
