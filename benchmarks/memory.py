@@ -1,9 +1,9 @@
 """Peak memory of the reduced path over embeddings that lie in shards on disk, for growing numbers of samples.
 
-Each n runs in a process of its own, from opening the two models' shards to the exact coherences of ten directions. What
-lies on disk is of the size of the peak at the largest n, and nothing of the peak but ids and directions (n T numbers)
-grows with it. The floor counts the flops of the Gram matrix, n D^2, over the rate of a large product, and one reading of
-the shards over the bandwidth of memory.
+Each n runs in a process of its own, from opening the two models' shards to the exact coherences of ten directions. At
+the largest n as much lies on disk as the peak is, and nothing of the peak but ids and directions (n T numbers) grows
+with it. The floor counts the flops of the Gram matrix, n D^2, over the rate of a large product, and one reading of the
+shards over the bandwidth of memory; widths, directions and exact coherences come on top.
 """
 
 from __future__ import annotations

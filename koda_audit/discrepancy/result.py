@@ -22,8 +22,10 @@ class Discrepancies:
     Attributes:
         frame: a row per direction and lobe. ``direction`` counts from 1 and ``lobe`` is "positive" or "negative";
             ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction under the exact
-            kernels, ``used_target`` and ``used_reference`` under those it was found with (the same on the dense path);
-            ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of it, scaled to unit length;
+            kernels (``coherence_target_error`` and ``coherence_reference_error``: their standard errors, 0 up to 32,768
+            samples, where every pair counts), ``used_target`` and ``used_reference`` under those it was found with (the
+            same on the dense path); ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of
+            it, scaled to unit length;
             ``excess``, the difference of these two, and ``excess_narrower`` and ``excess_wider``, the same under
             kernels whose leading eigenvalue is half and twice the rule's; ``similarity_target`` and
             ``similarity_reference``, the mean kernel value over pairs of the lobe's samples (0 to 1); ``multiplier``,
