@@ -1,8 +1,9 @@
-"""From a direction to the samples at its two ends, and what the two kernels say about them."""
+"""From a direction to the groups of samples at its two ends, and what the two kernels say about them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,31 +14,25 @@ from torch import Tensor
 from koda_audit._kernels.blocks import Blocks
 
 SIGNS = {"positive": 1.0, "negative": -1.0}
-LARGEST = 50  # samples a lobe; KODA shows and scores 50
-SMALLEST = 3
+SMALLEST, LARGEST = 3, 5_000  # samples of a lobe
+APART = 0.5  # similarity between the halves of a lobe, in that within the looser one, below which it is two groups
 
 
 @dataclass(frozen=True)
 class Lobe:
-    """The samples at one end of a direction, heaviest first.
+    """The samples at one end of a direction, or one of the groups among them, heaviest first.
 
     Attributes:
-        name: "positive" or "negative".
+        direction: counts from 0.
+        name: "positive" or "negative", with -a, -b, ... where that end holds several groups.
         rows: (m,) rows of the samples.
         weights: (m,) |x_i|, falling.
-        coherence_target: w'Aw of the unit vector w that has the lobe's part of x and nothing else; A = K/n, exact.
-        coherence_reference: w'Bw of the same w.
-        similarity_target: mean of k(i, j) over the pairs i < j of the lobe in the target, 1 where all are equal.
-        similarity_reference: the same in the reference.
     """
 
+    direction: int
     name: str
     rows: NDArray[np.int64]
     weights: NDArray[np.float64]
-    coherence_target: float
-    coherence_reference: float
-    similarity_target: float
-    similarity_reference: float
 
 
 def oriented(directions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,41 +48,55 @@ def oriented(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     return directions * signs
 
 
-def lobes(x: NDArray[np.float64], target: Blocks, reference: Blocks) -> list[Lobe]:
-    """The lobes of one direction: both, or one where no entry has the other sign.
+def lobes(directions: NDArray[np.float64], target: Blocks) -> list[Lobe]:
+    """The lobes of all directions (n, T): both ends of each, or one where no entry has the other sign.
 
-    Both ends are candidates: a direction is often one cluster minus another, and no sign rule tells them apart. A lobe
-    keeps the samples with s x_i >= 2 / sqrt(n), twice what equal weights would be, at most 50 and at least the 3
-    heaviest of that sign. (KODA, ICML 2026, arXiv 2606.04180, sec 6 takes the 50 heaviest; the rule is ours.)
+    Both ends are candidates: a direction is often one cluster minus another, and no sign rule tells them apart. An end
+    holds the samples with s x_i >= 2 / sqrt(n), twice what equal weights would be, at most 5,000 and at least the 3
+    heaviest of that sign. An end that holds two groups is split. (KODA, ICML 2026, arXiv 2606.04180, sec 6 takes the 50
+    heaviest; both rules are ours.)
 
     Args:
-        x: (n,) unit vector.
-        target: the exact kernel of the target model on the n samples.
-        reference: that of the reference model.
+        directions: unit columns over the n samples.
+        target: the exact kernel of the target model on them.
 
     >>> from koda_audit._kernels.blocks import kernel_blocks
-    >>> mine, other = (
-    ...     kernel_blocks("cosine", {"image": torch.tensor(rows)}, {})
-    ...     for rows in ([[2.0, 0, 0], [1, 3**0.5, 0], [0, 0, 1]], [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-    ... )
-    >>> pair, single = lobes(np.array([0.64, 0.48, -0.6]), mine, other)
-    >>> pair.rows.tolist(), round(pair.coherence_target, 6), round(pair.similarity_target, 6)
-    ([0, 1], 0.493333, 0.5)
-    >>> single.rows.tolist(), math.isnan(single.similarity_target)
-    ([2], True)
+    >>> vectors = torch.tensor([[1.0, 0, 0]] * 3 + [[0, 1.0, 0]] * 3 + [[0, 0, 1.0]])
+    >>> x = np.array([0.5, 0.4, 0.4, 0.4, 0.3, 0.3, -0.3])
+    >>> found = lobes(x[:, None] / np.linalg.norm(x), kernel_blocks("cosine", {"image": vectors}, {}))
+    >>> [(lobe.name, lobe.rows.tolist()) for lobe in found]
+    [('positive-a', [0, 1, 2]), ('positive-b', [3, 4, 5]), ('negative', [6])]
     """
     found = []
-    for name, sign in SIGNS.items():
-        rows = np.argsort(-sign * x, kind="stable")[:LARGEST]
-        weights = sign * x[rows]
-        kept = max(int((weights >= 2 / math.sqrt(len(x))).sum()), min(SMALLEST, int((weights > 0).sum())))
-        if kept == 0:
-            continue
-        rows, weights = rows[:kept], weights[:kept]
-        parts = [blocks.part(torch.from_numpy(rows)) for blocks in (target, reference)]
-        coherences = [coherence(part, weights) for part in parts]
-        found.append(Lobe(name, rows, weights, *coherences, *(_similarity(part, len(x)) for part in parts)))
+    for number, x in enumerate(directions.T):
+        for name, sign in SIGNS.items():
+            rows = np.argsort(-sign * x, kind="stable")[:LARGEST]
+            weights = sign * x[rows]
+            kept = max(int((weights >= 2 / math.sqrt(len(x))).sum()), min(SMALLEST, int((weights > 0).sum())))
+            if kept == 0:
+                continue
+            groups = list(_groups(target.part(torch.from_numpy(rows[:kept])).numpy()))
+            for place, group in enumerate(groups):
+                part = f"{name}-{chr(ord('a') + place)}" if len(groups) > 1 else name
+                found.append(Lobe(number, part, rows[group], weights[group]))
     return found
+
+
+def _groups(gram: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
+    """Groups of a lobe by their kernel (m, m): the two sides of its leading centred eigenvector, if they are apart."""
+    everything = np.arange(len(gram))
+    if len(gram) >= 2 * SMALLEST:
+        centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+        side = np.linalg.eigh(centred)[1][:, -1] > 0
+        side ^= not side[0]  # the group of the heaviest sample comes first
+        halves = np.flatnonzero(side), np.flatnonzero(~side)
+        if min(map(len, halves)) >= SMALLEST:
+            within = min(_mean_of_pairs(gram[np.ix_(half, half)]) for half in halves)
+            if gram[np.ix_(*halves)].mean() < APART * within:
+                for half in halves:
+                    yield from (half[group] for group in _groups(gram[np.ix_(half, half)]))
+                return
+    yield everything
 
 
 def coherence(gram: Tensor, weights: NDArray[np.float64]) -> float:
@@ -96,7 +105,11 @@ def coherence(gram: Tensor, weights: NDArray[np.float64]) -> float:
     return (w @ gram @ w).item()
 
 
-def _similarity(gram: Tensor, n: int) -> float:
+def similarity(gram: Tensor, n: int) -> float:
     """Mean of k(i, j) over pairs i < j of ``gram`` (m, m), a part of K/n; nan for one sample, which has no pairs."""
+    return n * _mean_of_pairs(gram.numpy())
+
+
+def _mean_of_pairs(gram: NDArray[np.float64]) -> float:
     m = len(gram)
-    return n * (gram.sum() - gram.diagonal().sum()).item() / (m * (m - 1)) if m > 1 else math.nan
+    return float((gram.sum() - np.trace(gram)) / (m * (m - 1))) if m > 1 else math.nan
