@@ -90,8 +90,9 @@ def lobe_quality(
             for measure, values in measured.items():
                 interval = _mean_interval if measure == "pair_cosine" else _share_interval
                 records.append((direction, lobe, role, measure, *interval(values[places]), len(part)))
-    # the whole set has neither direction nor lobe: None, not nan, which would make floats of the directions
-    return pd.DataFrame(records, columns=list(COLUMNS)).astype({"direction": object, "lobe": object})
+    # of type object throughout, else the None of the whole set would become nan and the directions floats
+    frame = pd.DataFrame(records, columns=list(COLUMNS), dtype=object)
+    return frame.astype({"value": float, "low": float, "high": float, "n": int})
 
 
 def _measured(

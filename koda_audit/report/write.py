@@ -13,7 +13,7 @@ from PIL import Image
 
 from koda_audit import results as results_table
 from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
-from koda_audit.document import Section
+from koda_audit.document import Picture, Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import to_markdown
 from koda_audit.report.pictures import draw_grid, wanted_ids
@@ -38,28 +38,30 @@ def write_report(
         images: gives the pictures of some sample ids.
 
     Raises:
-        InputError: the folder holds something that no report wrote.
+        InputError: the folder holds something that no report wrote; two figures of the same name.
         StoreError: it cannot be written.
     """
     check_replaceable(folder)
+    figures = _figures(sections)
     grids = [grid for section in sections for grid in section.grids]
     shown = images(wanted_ids(grids)) if grids else {}
     folder = folder.resolve() if folder.is_symlink() else folder
     check_writable(folder.parent, "the folder of the report")
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        pictures = {}
-        for grid in grids:
-            pictures[grid.name] = f"figures/{slug(grid.name)}.png"
-            target = work / pictures[grid.name]
+        for figure in (figure for section in sections for figure in (*section.pictures, *section.grids)):
+            target = work / figures[figure.name]
             target.parent.mkdir(exist_ok=True)
-            draw_grid(grid, shown).save(target)
+            if isinstance(figure, Picture):
+                target.write_bytes(figure.png)
+            else:
+                draw_grid(figure, shown).save(target)
         for name, table in files.items():
             parts = PurePosixPath(name).parts
             write_csv(work.joinpath(*(slug(part) for part in parts)), table)
         write_csv(work / "results.csv", results_table.frame(results))
         write_json(work / "results.json", results_table.records(results))
-        write_text(work / "report.md", to_markdown(title, sections, pictures))
+        write_text(work / "report.md", to_markdown(title, sections, figures))
         write_json(
             work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
         )
@@ -90,6 +92,16 @@ def check_replaceable(folder: Path) -> None:
     foreign = sorted(set(files) - ours - {LISTING})
     if foreign:
         raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")
+
+
+def _figures(sections: Sequence[Section]) -> dict[str, str]:
+    """Name of each picture and grid -> path of its file within the report."""
+    names = [figure.name for section in sections for figure in (*section.pictures, *section.grids)]
+    paths = {name: f"figures/{slug(name)}.png" for name in names}
+    if len(set(paths.values())) < len(names):
+        twice = next(name for name in names if sum(paths[name] == paths[other] for other in names) > 1)
+        raise InputError(f"two figures of the report would be written to {paths[twice]}: give them other names")
+    return paths
 
 
 def _replace(new: Path, folder: Path) -> None:
