@@ -17,13 +17,8 @@ LABELS = np.repeat([0, 1, 2], 8)
 CENTRES = 5 * RANDOM.normal(size=(3, 6))
 APART = CENTRES[LABELS] + RANDOM.normal(size=(24, 6))
 MIXED = RANDOM.normal(size=(24, 6))
-MEMBERS = pd.DataFrame(
-    {
-        "direction": [1, 1, 2],
-        "lobe": ["positive", "negative", "positive"],
-    }
-).loc[LABELS]
-MEMBERS = MEMBERS.assign(row=np.arange(24), weight=0.2).reset_index(drop=True)
+LOBES = pd.DataFrame({"direction": [1, 1, 2], "lobe": ["positive", "negative", "positive"]})
+MEMBERS = LOBES.loc[LABELS].reset_index(drop=True).assign(row=np.arange(24), weight=0.2)
 
 
 def sides(target, reference):

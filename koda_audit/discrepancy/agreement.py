@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
@@ -70,7 +71,9 @@ def lobe_agreement(
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def _clusters(points: np.ndarray, k: int, seed: int) -> np.ndarray:
+def _clusters(points: NDArray[np.float64], k: int, seed: int) -> NDArray[np.int32]:
+    labels: NDArray[np.int32]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than lobes: fewer clusters
-        return KMeans(n_clusters=k, n_init=1, random_state=seed % 2**32).fit_predict(points)
+        labels = KMeans(n_clusters=k, n_init=1, random_state=seed % 2**32).fit_predict(points)
+    return labels

@@ -19,9 +19,9 @@ def kernel_points(
 ) -> NDArray[np.float64]:
     """(m, D) points of some rows, which lie near one another where the kernel is large.
 
-    For the Gaussian kernel [u / sigma_x ; v / sigma_t]: their distance is all that the kernel depends on. For the others
-    the unit vectors of the modalities beside one another: a squared distance is then twice the sum of 1 - cosine, of
-    which the kernel takes a product instead (ours).
+    For the Gaussian kernel [u / sigma_x ; v / sigma_t]: their distance is all that the kernel depends on. For the
+    others the unit vectors of the modalities beside one another: a squared distance is then twice the sum over the
+    modalities of 1 - cosine, where the kernel takes a product (ours).
 
     Args:
         kernel: a name of ``table.KERNELS``.
@@ -35,7 +35,7 @@ def kernel_points(
     >>> kernel_points("cosine", vectors, {}, np.array([0])).round(6).tolist()
     [[0.6, 0.8, 1.0]]
     """
-    parts = chosen(vectors, torch.from_numpy(rows))
+    parts = chosen(vectors, torch.tensor(rows))  # a copy: columns of a frame are read-only, which torch refuses
     if kernel == "rbf":
         return scaled_points(parts, sigmas).cpu().numpy()
     return torch.cat([directions(values, name) for name, values in parts.items()], dim=1).cpu().numpy()

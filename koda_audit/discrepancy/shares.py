@@ -53,7 +53,7 @@ def modality_shares(
     (0.5, 0.0, 0.0)
     """
     w = torch.from_numpy(weights / np.linalg.norm(weights))
-    chosen = torch.from_numpy(rows)
+    chosen = torch.tensor(rows)
     parts = {
         (name, role): blocks[role][name].part(chosen)
         for name in MODALITIES["joint"]
