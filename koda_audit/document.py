@@ -45,6 +45,11 @@ class Section:
     grids: tuple[SampleGrid, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
+    @property
+    def figures(self) -> tuple[Picture | SampleGrid, ...]:
+        """All that is shown as a picture, in order."""
+        return self.pictures + self.grids
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -154,7 +153,7 @@ def lobe_map(layout: Layout, names: Mapping[str, str]) -> bytes:
     >>> lobe_map(layout, {"target": "a", "reference": "b"})[1:4]
     b'PNG'
     """
-    title = "The lobes' samples by t-SNE under each model: a picture to look at, no evidence"
+    title = "t-SNE of the lobes' samples under each model: a picture, no evidence"
     with _figure(4.4 + 0.25 * -(-(len(layout.lobes) + 1) // 5), title, 2) as (figure, both, stream):
         for axes, role in zip(both, ("target", "reference"), strict=True):
             handles: list[Any] = []
@@ -184,7 +183,7 @@ def _figure(height: float, title: str, columns: int) -> Iterator[tuple[Figure, l
         )
         yield figure, list(figure.subplots(1, columns, squeeze=False)[0]), stream
         # without the version of matplotlib, so that the same input gives the same bytes
-        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+        figure.savefig(stream, format="png", metadata={"Software": None})
 
 
 def _legend(figure: Figure, handles: list[Any], columns: int) -> None:

@@ -23,8 +23,8 @@ def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, 
             lines += [section.text, ""]
         if section.table is not None:
             lines += [markdown_table(section.table), ""]
-        for shown in (*section.pictures, *section.grids):
-            lines += [f"![{escape(shown.title)}]({pictures[shown.name]})", ""]
+        for figure in section.figures:
+            lines += [f"![{escape(figure.title)}]({pictures[figure.name]})", ""]
     return "\n".join(lines)
 
 

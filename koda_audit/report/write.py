@@ -13,7 +13,7 @@ from PIL import Image
 
 from koda_audit import results as results_table
 from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
-from koda_audit.document import Picture, Section
+from koda_audit.document import Picture, SampleGrid, Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import to_markdown
 from koda_audit.report.pictures import draw_grid, wanted_ids
@@ -42,15 +42,16 @@ def write_report(
         StoreError: it cannot be written.
     """
     check_replaceable(folder)
-    figures = _figures(sections)
-    grids = [grid for section in sections for grid in section.grids]
+    figures = [figure for section in sections for figure in section.figures]
+    pictures = _paths(figures)
+    grids = [figure for figure in figures if isinstance(figure, SampleGrid)]
     shown = images(wanted_ids(grids)) if grids else {}
     folder = folder.resolve() if folder.is_symlink() else folder
     check_writable(folder.parent, "the folder of the report")
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        for figure in (figure for section in sections for figure in (*section.pictures, *section.grids)):
-            target = work / figures[figure.name]
+        for figure in figures:
+            target = work / pictures[figure.name]
             target.parent.mkdir(exist_ok=True)
             if isinstance(figure, Picture):
                 target.write_bytes(figure.png)
@@ -61,7 +62,7 @@ def write_report(
             write_csv(work.joinpath(*(slug(part) for part in parts)), table)
         write_csv(work / "results.csv", results_table.frame(results))
         write_json(work / "results.json", results_table.records(results))
-        write_text(work / "report.md", to_markdown(title, sections, figures))
+        write_text(work / "report.md", to_markdown(title, sections, pictures))
         write_json(
             work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
         )
@@ -94,13 +95,14 @@ def check_replaceable(folder: Path) -> None:
         raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")
 
 
-def _figures(sections: Sequence[Section]) -> dict[str, str]:
-    """Name of each picture and grid -> path of its file within the report."""
-    names = [figure.name for section in sections for figure in (*section.pictures, *section.grids)]
-    paths = {name: f"figures/{slug(name)}.png" for name in names}
-    if len(set(paths.values())) < len(names):
-        twice = next(name for name in names if sum(paths[name] == paths[other] for other in names) > 1)
-        raise InputError(f"two figures of the report would be written to {paths[twice]}: give them other names")
+def _paths(figures: Sequence[Picture | SampleGrid]) -> dict[str, str]:
+    """Name of each figure -> path of its file within the report."""
+    paths: dict[str, str] = {}
+    for figure in figures:
+        path = f"figures/{slug(figure.name)}.png"
+        if path in paths.values():
+            raise InputError(f"two figures of the report would be written to {path}: give them other names")
+        paths[figure.name] = path
     return paths
 
 
