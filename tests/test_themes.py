@@ -32,7 +32,7 @@ def test_empty_captions() -> None:
     assert shared_words(["", "", ""], [0]) == []
     assert shared_words(["<!-- -->", "..."], [0]) == []
     assert shared_words(["", "", "a dog"], [0, 1]) == []
-    assert shared_words(["a dog", "", "", ""], [0]) == [("a", 1.0, 0.0), ("dog", 1.0, 0.0)]
+    assert shared_words(["a dog", "", "", ""], [0]) == [("a dog", 1.0, 0.0)]
     assert shared_words(["", "", "cat"], [2], whole=True) == [("cat", 1.0, 0.0)]
 
 
@@ -63,6 +63,8 @@ def test_two_words_in_a_row_only_where_they_say_more() -> None:
     assert shared_words(grounds, range(4), most=9) == [("purple ground", 1.0, 0.0), ("one", 1.0, 0.5)]
     told = [word for word, _, _ in shared_words(["a zebra"] * 3 + ["a dog"] * 3, range(3), most=9)]
     assert told == ["zebra"]
+    courts = ["the tennis court", "a tennis court", "a red tennis court", "a food court", "a dog", "a cat", "the cat"]
+    assert shared_words(courts, range(3), most=1) == [("tennis court", 1.0, 0.0)]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from koda_audit._kernels.directions import directions
 from koda_audit.embeddings.container import Embeddings
 
 CLEAR = 0.25  # smallest difference of shares that is worth a reader's time
-MORE = 0.05  # by which two words in a row must set a lobe apart better than either of them alone
+MORE = 0.05  # difference of shares that two words in a row must gain, or may lose, against the better of the two
 BLOCK = 4096  # images whose nearest class is sought at a time
 
 JOINERS = "-'’_"  # within a word, not at its ends
@@ -56,9 +56,9 @@ class Themes:
 
         A word's score is its mean TF-IDF over the members minus that over the others (each caption a vector of length
         1, as in scikit-learn), and it must stand in at least a quarter more of the members' captions than of the
-        others'. Two words in a row take the place of both if the difference of their shares is larger than that of
-        either by more than 0.05, else they say no more than one word does. These rules are ours. Empty where nothing
-        stands out.
+        others'. Two words in a row take the place of both where they say more: the difference of their shares is
+        larger than that of either by more than 0.05; or both words stand out by themselves, and together as much,
+        within 0.05. These rules are ours. Empty where nothing stands out.
         """
         rows = sorted(set(members))
         if not self._column or not rows:
@@ -77,14 +77,14 @@ class Themes:
 
     def _telling(self, clear: list[str], apart: Floats) -> list[str]:
         """Single words, and the pairs that say more than their words, which then go."""
-        pairs = {term: term.split(" ") for term in clear if " " in term}
-        telling = {
-            pair: words
-            for pair, words in pairs.items()
-            if apart[self._column[pair]] > max(apart[self._column[word]] for word in words) + MORE
-        }
-        replaced = {word for words in telling.values() for word in words}
-        return [term for term in clear if term in telling or (term not in pairs and term not in replaced)]
+        words = {term: term.split(" ") for term in clear if " " in term}
+        telling = set()
+        for pair, both in words.items():
+            gain = apart[self._column[pair]] - max(apart[self._column[word]] for word in both)
+            if gain > MORE or (gain >= -MORE and all(word in clear for word in both)):
+                telling.add(pair)
+        replaced = {word for pair in telling for word in words[pair]}
+        return [term for term in clear if term in telling or (term not in words and term not in replaced)]
 
 
 def shared_words(captions: Sequence[str], members: Iterable[int], most: int = 2, whole: bool = False) -> Shared:
