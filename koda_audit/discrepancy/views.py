@@ -19,18 +19,21 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from koda_audit.discrepancy.layout import Layout
 from koda_audit.document import printable
 
 WIDTH, DPI = 9.0, 150  # inches; 1,350 pixels, sharp at 900
+MARGIN = 0.08  # inches around what is drawn
 LONGEST = 32  # characters of a model's name
 TITLE = 76  # characters of a title's line
 ROLE_COLOURS = MappingProxyType({"target": "#0072B2", "reference": "#E69F00"})
 LOBE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LOBE_MARKERS = "os^D"  # with seven colours: 28 lobes before any looks like another
 INK, FAINT = "#1F2328", "#B8BDC3"
+WIDE = 300  # ratio of eigenvalues from which only powers of ten are named
 FLOOR = "floor: an excess below this says nothing"
 STYLE = MappingProxyType(
     {
@@ -128,10 +131,11 @@ def spectra(spectrum: pd.DataFrame, epsilon: float | None, names: Mapping[str, s
             label = f"ε = {epsilon:.3g}, most that a direction may have in {shown['reference']}"
             axes.axhline(epsilon, color=INK, linestyle="--", linewidth=1.2, label=label)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < WIDE * low else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks([1, *range(5, len(spectrum) + 1, 5)])
+        axes.set_xticks([1, *range(5, len(spectrum) + 1, 5)] if len(spectrum) > 6 else ranks)
         axes.grid(axis="y", color=FAINT, linewidth=0.5)
         axes.set_xlabel("eigenvalue, largest first")
         _legend(figure, axes.get_lines(), 1)
@@ -177,7 +181,7 @@ def _figure(height: float, title: str, columns: int) -> Iterator[tuple[Figure, l
     stream = io.BytesIO()
     with style.context(["default", dict(STYLE)]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font does not know: boxes
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN))
         figure.suptitle(
             textwrap.fill(title, TITLE, break_on_hyphens=False), x=0.01, ha="left", fontsize=13, fontweight="bold"
         )
