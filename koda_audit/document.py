@@ -1,4 +1,4 @@
-"""What a task wants a reader to see, as data: sections of text, tables, sample grids and figures.
+"""What a task wants a reader to see, as data: sections of text, tables, figures and sample grids.
 
 A task fills these in without knowing how they will be drawn; the report turns them into markdown, pictures and files.
 """
@@ -24,8 +24,17 @@ class SampleGrid:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure that a task has drawn itself: ``png`` is the file. ``title`` is shown where the picture is not."""
+
+    name: str
+    title: str
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Section:
-    """One heading of the report. ``table`` follows the text, ``grids`` follow the table.
+    """One heading of the report: text, then the table, then pictures, then grids.
 
     ``text`` is markdown: what comes from data goes through ``escape``. All other text is escaped by the report.
     """
@@ -34,6 +43,12 @@ class Section:
     text: str = ""
     table: pd.DataFrame | None = None
     grids: tuple[SampleGrid, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def figures(self) -> tuple[Picture | SampleGrid, ...]:
+        """All that is shown as a picture, in order."""
+        return self.pictures + self.grids
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import math
 import re
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from koda_audit._files import slug, write_csv
-from koda_audit.document import SampleGrid, Section, escape
+from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import cell, markdown_table, terminal_table
 from koda_audit.report.pictures import draw_grid
@@ -72,6 +73,33 @@ def test_a_report_is_complete_and_inert(tmp_path: Path) -> None:
         captions = [row["caption"] for row in csv.DictReader(stream)]
     assert captions[3] == "'=1+1"
     assert captions[0] == EVIL[0]
+
+
+def picture(colour: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2), colour).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def test_pictures_are_written_as_they_are(tmp_path: Path) -> None:
+    pictures = Picture("map/$x", EVIL[0] + EVIL[2] + EVIL[5], picture("red")), Picture("b", "a\nb", picture("blue"))
+    section = Section("S", "text", None, (SampleGrid("g", "grid", ("a",), ("",)),), pictures)
+    path = write_report(tmp_path / "r", "t", [section, Section("T")], {}, [], images)
+    lines = [line for line in path.read_text().splitlines() if line.startswith("![")]
+    assert lines[1:] == ["![a b](figures/b.png)", "![grid](figures/g.png)"]
+    assert lines[0].endswith("](figures/map_x.png)")
+    assert "<script" not in lines[0]
+    assert (path.parent / "figures" / "map_x.png").read_bytes() == pictures[0].png
+    assert {"figures/b.png", "figures/g.png"} < set(json.loads((path.parent / "files.json").read_text()))
+    write_report(tmp_path / "r", "t", [Section("S")], {}, [], images)
+    assert not (tmp_path / "r" / "figures").exists()
+
+
+def test_two_figures_of_one_name_are_refused(tmp_path: Path) -> None:
+    pictures = Picture("a b", "", picture("red")), Picture("a_b", "", picture("blue"))
+    with pytest.raises(InputError, match=r"two figures .* figures/a_b\.png"):
+        write_report(tmp_path / "r", "t", [Section("S", pictures=pictures)], {}, [], images)
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:

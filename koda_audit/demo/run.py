@@ -116,7 +116,9 @@ def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> It
     )
     for name, outcome in outcomes.items():
         for section in outcome.sections[1:]:
-            yield replace(section, grids=tuple(replace(grid, name=f"{name}-{grid.name}") for grid in section.grids))
+            grids = tuple(replace(grid, name=f"{name}-{grid.name}") for grid in section.grids)
+            pictures = tuple(replace(picture, name=f"{name}-{picture.name}") for picture in section.pictures)
+            yield replace(section, grids=grids, pictures=pictures)
 
 
 def _results(

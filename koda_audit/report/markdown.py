@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
-    """The whole report. ``pictures`` maps the name of a grid to the path of its picture."""
+    """The whole report. ``pictures`` maps the name of a picture or grid to the path of its file."""
     lines = [f"# {escape(title)}", ""]
     for section in sections:
         lines += [f"## {escape(section.title)}", ""]
@@ -23,8 +23,8 @@ def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, 
             lines += [section.text, ""]
         if section.table is not None:
             lines += [markdown_table(section.table), ""]
-        for grid in section.grids:
-            lines += [f"![{escape(grid.title)}]({pictures[grid.name]})", ""]
+        for figure in section.figures:
+            lines += [f"![{escape(figure.title)}]({pictures[figure.name]})", ""]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from koda_audit import results as results_table
 from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
-from koda_audit.document import Section
+from koda_audit.document import Picture, SampleGrid, Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.markdown import to_markdown
 from koda_audit.report.pictures import draw_grid, wanted_ids
@@ -38,22 +38,25 @@ def write_report(
         images: gives the pictures of some sample ids.
 
     Raises:
-        InputError: the folder holds something that no report wrote.
+        InputError: the folder holds something that no report wrote; two figures of the same name.
         StoreError: it cannot be written.
     """
     check_replaceable(folder)
-    grids = [grid for section in sections for grid in section.grids]
+    figures = [figure for section in sections for figure in section.figures]
+    pictures = _paths(figures)
+    grids = [figure for figure in figures if isinstance(figure, SampleGrid)]
     shown = images(wanted_ids(grids)) if grids else {}
     folder = folder.resolve() if folder.is_symlink() else folder
     check_writable(folder.parent, "the folder of the report")
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        pictures = {}
-        for grid in grids:
-            pictures[grid.name] = f"figures/{slug(grid.name)}.png"
-            target = work / pictures[grid.name]
+        for figure in figures:
+            target = work / pictures[figure.name]
             target.parent.mkdir(exist_ok=True)
-            draw_grid(grid, shown).save(target)
+            if isinstance(figure, Picture):
+                target.write_bytes(figure.png)
+            else:
+                draw_grid(figure, shown).save(target)
         for name, table in files.items():
             parts = PurePosixPath(name).parts
             write_csv(work.joinpath(*(slug(part) for part in parts)), table)
@@ -90,6 +93,17 @@ def check_replaceable(folder: Path) -> None:
     foreign = sorted(set(files) - ours - {LISTING})
     if foreign:
         raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")
+
+
+def _paths(figures: Sequence[Picture | SampleGrid]) -> dict[str, str]:
+    """Name of each figure -> path of its file within the report."""
+    paths: dict[str, str] = {}
+    for figure in figures:
+        path = f"figures/{slug(figure.name)}.png"
+        if path in paths.values():
+            raise InputError(f"two figures of the report would be written to {path}: give them other names")
+        paths[figure.name] = path
+    return paths
 
 
 def _replace(new: Path, folder: Path) -> None:

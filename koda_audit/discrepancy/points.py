@@ -1,0 +1,65 @@
+"""Samples of lobes as points, each sample in one lobe: what clustering and pictures of lobes start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from koda_audit._arrays import Vectors, chosen
+from koda_audit._kernels.directions import directions
+from koda_audit._kernels.rbf import scaled_points
+
+
+def kernel_points(
+    kernel: str, vectors: Mapping[str, Vectors], sigmas: Mapping[str, float], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(m, D) points of some rows, which lie near one another where the kernel is large.
+
+    For the Gaussian kernel [u / sigma_x ; v / sigma_t]: their distance is all that the kernel depends on. For the
+    others the unit vectors of the modalities beside one another: a squared distance is then twice the sum over the
+    modalities of 1 - cosine, where the kernel takes a product (ours).
+
+    Args:
+        kernel: a name of ``table.KERNELS``.
+        vectors: modality -> (n, d).
+        sigmas: modality -> width, for "rbf".
+        rows: (m,).
+
+    >>> vectors = {"image": torch.tensor([[3.0, 4.0], [0.0, 2.0]]), "text": torch.tensor([[2.0], [5.0]])}
+    >>> kernel_points("rbf", vectors, {"image": 2.0, "text": 10.0}, np.array([1])).tolist()
+    [[0.0, 1.0, 0.5]]
+    >>> kernel_points("cosine", vectors, {}, np.array([0])).round(6).tolist()
+    [[0.6, 0.8, 1.0]]
+    """
+    parts = chosen(vectors, torch.tensor(rows))  # a copy: columns of a frame are read-only, which torch refuses
+    if kernel == "rbf":
+        return scaled_points(parts, sigmas).cpu().numpy()
+    return torch.cat([directions(values, name) for name, values in parts.items()], dim=1).cpu().numpy()
+
+
+def one_lobe_each(members: pd.DataFrame) -> pd.DataFrame:
+    """``members`` with a sample of several lobes only in that where it weighs most, relative to the lobe's heaviest.
+
+    (KODA, ICML 2026, arXiv 2606.04180, does not say what becomes of such samples; the rule is ours.)
+
+    Args:
+        members: a row per sample of a lobe: ``direction``, ``lobe``, ``row``, ``weight``.
+
+    Returns:
+        The rows that stay, in their order, and ``label``: the number of the lobe, from 0, in the order of ``members``.
+        A lobe that loses all its samples keeps its number.
+
+    >>> lobes = pd.DataFrame({"direction": [1, 1, 2], "lobe": "positive", "row": [7, 8, 8], "weight": [0.8, 0.2, 0.5]})
+    >>> one_lobe_each(lobes)[["row", "label"]].to_numpy().tolist()
+    [[7, 0], [8, 1]]
+    """
+    groups = members.groupby(["direction", "lobe"], sort=False)
+    labelled = members.assign(label=groups.ngroup())
+    share = members["weight"] / groups["weight"].transform("max")
+    # stable: of equal shares the first lobe's, which is the strongest direction's
+    heaviest = share.sort_values(ascending=False, kind="stable").index
+    return labelled.loc[heaviest].drop_duplicates("row").sort_index()

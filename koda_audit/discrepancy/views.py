@@ -1,0 +1,214 @@
+"""Figures of a comparison, as PNG files: lobes as bars, spectra of both kernels, a map of the lobes' samples.
+
+They are made for 900 pixels of width: a page or a slide. Colours are those of Okabe and Ito, which colour-blind readers
+tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from koda_audit.discrepancy.layout import Layout
+from koda_audit.document import printable
+
+WIDTH, DPI = 9.0, 150  # inches; 1,350 pixels, sharp at 900
+MARGIN = 0.08  # inches around what is drawn
+LONGEST = 32  # characters of a model's name
+TITLE = 76  # characters of a title's line
+ROLE_COLOURS = MappingProxyType({"target": "#0072B2", "reference": "#E69F00"})
+LOBE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LOBE_MARKERS = "os^D"  # with seven colours: 28 lobes before any looks like another
+INK, FAINT = "#1F2328", "#B8BDC3"
+WIDE = 300  # ratio of eigenvalues from which only powers of ten are named
+FLOOR = "floor: an excess below this says nothing"
+STYLE = MappingProxyType(
+    {
+        "font.family": "DejaVu Sans",  # comes with matplotlib
+        "font.size": 11,
+        "axes.titlesize": 11,
+        "axes.labelsize": 11,
+        "xtick.labelsize": 11,
+        "ytick.labelsize": 11,
+        "legend.fontsize": 11,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.edgecolor": FAINT,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "text.parse_math": False,  # a $ in the name of a model is a $
+        "text.usetex": False,
+    }
+)
+
+
+def lobe_bars(frame: pd.DataFrame, names: Mapping[str, str]) -> bytes:
+    """The coherence of each lobe in both models, and what the target's must exceed to make it a finding.
+
+    Args:
+        frame: a row per lobe: ``direction``, ``lobe``, ``lobe_coherence_target``, ``lobe_coherence_reference``,
+            ``floor`` (of the excess: target minus reference; nan where there is none) and ``finding`` (bool).
+        names: "target" and "reference" -> what the model is called.
+
+    Returns:
+        A PNG file; the same bytes for the same input.
+
+    >>> lobe = {"direction": 1, "lobe": "positive", "lobe_coherence_target": 0.02, "lobe_coherence_reference": 0.01}
+    >>> lobe_bars(pd.DataFrame([{**lobe, "floor": 0.005, "finding": True}]), {"target": "a", "reference": "b"})[1:4]
+    b'PNG'
+    """
+    ours, theirs = (_short(names[role]) for role in ("target", "reference"))
+    k, found = len(frame), int(frame["finding"].sum())
+    room = 0.62 if k <= 6 else 0.48 if k <= 12 else 0.36  # inches a lobe
+    verdict = "is a finding" if found == 1 else "are findings"
+    title = f"{ours} against {theirs}: {found} of {k} lobe{'s' * (k != 1)} {verdict}"
+    with _figure(1.9 + k * room, title, 1) as (figure, (axes,), stream):
+        at = np.arange(k, dtype=float)
+        bar = 0.36
+        target, reference = (frame[f"lobe_coherence_{role}"].to_numpy(dtype=float) for role in ("target", "reference"))
+        handles: list[Any] = [
+            axes.barh(at - bar / 2, target, bar, color=ROLE_COLOURS["target"], label=f"in {ours}"),
+            axes.barh(at + bar / 2, reference, bar, color=ROLE_COLOURS["reference"], label=f"in {theirs}"),
+        ]
+        floors = reference + frame["floor"].to_numpy(dtype=float)
+        if np.isfinite(floors).any():
+            axes.hlines(at, reference, floors, color=INK, linewidth=1.2)
+            handles.append(axes.vlines(floors, at - bar, at + bar / 2, color=INK, linewidth=2, label=FLOOR))
+        for place, value, limit, finding in zip(at, target, floors, frame["finding"], strict=True):
+            if finding:
+                end = np.nanmax([value, limit])
+                axes.annotate("finding", (end, place - bar / 2), (6, 0), textcoords="offset points", va="center")
+        axes.set_yticks(at, [f"{d} {lobe}" for d, lobe in zip(frame["direction"], frame["lobe"], strict=True)])
+        axes.set_ylim(k - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.12)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.set_xlabel("coherence of the lobe (0: none)")
+        _legend(figure, handles, 3 if len(ours) + len(theirs) < 20 else 1)
+    return stream.getvalue()
+
+
+def spectra(spectrum: pd.DataFrame, epsilon: float | None, names: Mapping[str, str]) -> bytes:
+    """The largest eigenvalues of both kernels K/n, on a logarithmic scale, and epsilon.
+
+    Args:
+        spectrum: a row per eigenvalue, largest first; columns "target" and "reference". Eigenvalues that are not
+            positive are left out.
+        epsilon: what the reference was held to, or None.
+        names: "target" and "reference" -> what the model is called.
+
+    Returns:
+        A PNG file; the same bytes for the same input.
+
+    >>> spectrum = pd.DataFrame({"target": [0.2, 0.1], "reference": [0.2, 0.05]})
+    >>> spectra(spectrum, 0.01, {"target": "a", "reference": "b"})[1:4]
+    b'PNG'
+    """
+    shown = {role: _short(names[role]) for role in ("target", "reference")}
+    largest = [f"{spectrum[role].iloc[0]:.3g} in {name}" for role, name in shown.items()]
+    with _figure(4.8, f"Largest eigenvalue of the kernel: {' and '.join(largest)}", 1) as (figure, (axes,), stream):
+        ranks = np.arange(1, len(spectrum) + 1)
+        for role, marker in (("target", "o"), ("reference", "s")):
+            values = spectrum[role].where(spectrum[role] > 0).to_numpy(dtype=float)
+            axes.plot(ranks, values, marker=marker, markersize=6, color=ROLE_COLOURS[role], label=shown[role])
+        if epsilon is not None and epsilon > 0:
+            label = f"ε = {epsilon:.3g}, most that a direction may have in {shown['reference']}"
+            axes.axhline(epsilon, color=INK, linestyle="--", linewidth=1.2, label=label)
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < WIDE * low else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks([1, *range(5, len(spectrum) + 1, 5)] if len(spectrum) > 6 else ranks)
+        axes.grid(axis="y", color=FAINT, linewidth=0.5)
+        axes.set_xlabel("eigenvalue, largest first")
+        _legend(figure, axes.get_lines(), 1)
+    return stream.getvalue()
+
+
+def lobe_map(layout: Layout, names: Mapping[str, str]) -> bytes:
+    """The samples of the lobes in the plane under both models, side by side; a lobe has one colour and sign in both.
+
+    Args:
+        layout: from ``lobe_layout``.
+        names: "target" and "reference" -> what the model is called.
+
+    Returns:
+        A PNG file; the same bytes for the same input.
+
+    >>> places = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> layout = Layout(("1 positive",), np.array([-1, 0]), {"target": places, "reference": places})
+    >>> lobe_map(layout, {"target": "a", "reference": "b"})[1:4]
+    b'PNG'
+    """
+    title = "t-SNE of the lobes' samples under each model: a picture, no evidence"
+    with _figure(4.4 + 0.25 * -(-(len(layout.lobes) + 1) // 5), title, 2) as (figure, both, stream):
+        for axes, role in zip(both, ("target", "reference"), strict=True):
+            handles: list[Any] = []
+            places = layout.places[role]
+            for number in range(-1, len(layout.lobes)):
+                x, y = places[layout.labels == number].T
+                label = layout.lobes[number] if number >= 0 else "other samples"
+                dots = axes.scatter(x, y, label=label, linewidths=0.5, edgecolors="white", **_sign(number))
+                handles.append(dots)
+            axes.set_title(_short(names[role]), loc="left")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(True)
+        _legend(figure, [*handles[1:], handles[0]], 5)
+    return stream.getvalue()
+
+
+@contextmanager
+def _figure(height: float, title: str, columns: int) -> Iterator[tuple[Figure, list[Axes], io.BytesIO]]:
+    """An empty figure in our style, whatever that of the caller; its PNG file is in the stream after the block."""
+    stream = io.BytesIO()
+    with style.context(["default", dict(STYLE)]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font does not know: boxes
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN))
+        figure.suptitle(
+            textwrap.fill(title, TITLE, break_on_hyphens=False), x=0.01, ha="left", fontsize=13, fontweight="bold"
+        )
+        yield figure, list(figure.subplots(1, columns, squeeze=False)[0]), stream
+        # without the version of matplotlib, so that the same input gives the same bytes
+        figure.savefig(stream, format="png", metadata={"Software": None})
+
+
+def _legend(figure: Figure, handles: list[Any], columns: int) -> None:
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, columnspacing=1.2)
+
+
+def _sign(number: int) -> dict[str, Any]:
+    """Colour and marker of a lobe; of no lobe for -1."""
+    if number < 0:
+        return {"color": FAINT, "marker": "o", "s": 18}
+    colours = len(LOBE_COLOURS)
+    marker = LOBE_MARKERS[number // colours % len(LOBE_MARKERS)]
+    return {"color": LOBE_COLOURS[number % colours], "marker": marker, "s": 44, "zorder": 3}
+
+
+def _short(name: str) -> str:
+    """One line; a long name without its middle, since paths of checkpoints often differ at the end."""
+    name = printable(name)
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _plain(value: float, _: int) -> str:
+    return f"{value:g}"

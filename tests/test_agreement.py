@@ -1,0 +1,86 @@
+"""k-means against lobes, on groups that one model holds apart and the other does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from koda_audit.discrepancy.agreement import COLUMNS, lobe_agreement
+from koda_audit.discrepancy.points import kernel_points, one_lobe_each
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.repeat([0, 1, 2], 8)
+CENTRES = 5 * RANDOM.normal(size=(3, 6))
+APART = CENTRES[LABELS] + RANDOM.normal(size=(24, 6))
+MIXED = RANDOM.normal(size=(24, 6))
+LOBES = pd.DataFrame({"direction": [1, 1, 2], "lobe": ["positive", "negative", "positive"]})
+MEMBERS = LOBES.loc[LABELS].reset_index(drop=True).assign(row=np.arange(24), weight=0.2)
+
+
+def sides(target, reference):
+    return {
+        role: {name: torch.from_numpy(values) for name in ("image", "text")}
+        for role, values in (("target", target), ("reference", reference))
+    }
+
+
+def widths(kernel):
+    return {role: {"image": 2.0, "text": 3.0} if kernel == "rbf" else {} for role in ("target", "reference")}
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "cosine", "polynomial"])
+def test_lobes_separate_where_the_model_holds_them_apart(kernel):
+    found = lobe_agreement(kernel, sides(APART, MIXED), widths(kernel), MEMBERS).set_index(["model", "measure"])
+    assert (found.loc["target"]["value"] > 0.7).all()
+    assert (found.loc["reference"].loc[["AMI", "ARI"], "value"] < 0.2).all()
+    assert set(found.n) == {24}
+    assert set(found.k) == {3}
+
+
+def test_values_are_those_of_ten_seeded_runs():
+    found = lobe_agreement("rbf", sides(APART, MIXED), widths("rbf"), MEMBERS, seed=3)
+    points = np.concatenate([MIXED / 2, MIXED / 3], axis=1)
+    scores = [
+        adjusted_rand_score(LABELS, KMeans(3, n_init=1, random_state=3 + run).fit_predict(points)) for run in range(10)
+    ]
+    row = found[(found.model == "reference") & (found.measure == "ARI")].iloc[0]
+    assert row.value == pytest.approx(np.mean(scores))
+    assert row["std"] == pytest.approx(np.std(scores, ddof=1))
+
+
+def test_fewer_than_two_lobes_have_no_agreement():
+    for members in (MEMBERS.head(0), MEMBERS.head(8)):
+        found = lobe_agreement("rbf", sides(APART, MIXED), widths("rbf"), members)
+        assert found.empty
+        assert tuple(found.columns) == COLUMNS
+
+
+def test_samples_that_are_all_alike():
+    same = np.ones((24, 6))
+    found = lobe_agreement("cosine", sides(same, same), widths("cosine"), MEMBERS)
+    assert (found.value == 0).all()
+
+
+def test_a_sample_belongs_to_the_lobe_where_it_weighs_most():
+    members = pd.DataFrame(
+        {
+            "direction": [1, 1, 2, 2, 3],
+            "lobe": ["positive"] * 5,
+            "row": [5, 6, 6, 7, 7],
+            "weight": [0.9, 0.3, 0.2, 0.1, 0.6],  # 6: a third of the first lobe's heaviest, all of the second's
+        }
+    )
+    single = one_lobe_each(members)
+    assert single[["direction", "row", "label"]].to_numpy().tolist() == [[1, 5, 0], [2, 6, 1], [3, 7, 2]]
+    equal = one_lobe_each(members.assign(weight=0.5))
+    assert equal[["direction", "row"]].to_numpy().tolist() == [[1, 5], [1, 6], [2, 7]]
+
+
+def test_distances_of_points_are_those_of_the_kernel():
+    points = kernel_points("rbf", sides(APART, MIXED)["target"], widths("rbf")["target"], np.arange(4))
+    squares = ((APART[:4, None] - APART[:4]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(((points[:, None] - points) ** 2).sum(axis=2), squares / 4 + squares / 9, atol=1e-12)
