@@ -99,6 +99,7 @@ def solve_operators(
     tolerance: float = 1e-4,
     seed: int = 0,
     mixed: bool = True,
+    whole_up_to: int | None = None,
 ) -> Contrast:
     """The same directions for matrices that are too large for ``solve_contrast``: see ``subspace.converge``.
 
@@ -110,6 +111,7 @@ def solve_operators(
         tolerance: of the residual, relative to x'Ax; the duality gap says what was reached.
         seed: of the subspace's start.
         mixed: False for KODA's own rule of the multiplier, see ``quotient.maximise``.
+        whole_up_to: see ``subspace.converge``.
 
     Raises:
         InputError: as in ``solve_contrast``, or no convergence.
@@ -129,7 +131,7 @@ def solve_operators(
             level = max(epsilon, YIELD * torch.linalg.eigvalsh(b)[min(n_directions, len(b) - 1)].item())
         return _in_order(target, reference, level, min(n_directions, len(a)), multiplier, mixed), level == epsilon
 
-    return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed))
+    return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed, whole_up_to))
 
 
 def _in_order(

@@ -17,7 +17,7 @@ KEPT = 4  # times ``width`` columns stay then
 SOLVE_AGAIN = 1.4  # times the columns of the last solution
 DEPENDENT = 1e-10  # part of a new column's squared length that must be new
 STEPS = 200
-WHOLE = 512  # coordinates up to which one decomposition of everything takes less time than the subspace
+WHOLE = 512  # coordinates up to which everything is solved at once, exact to rounding
 RESCUE = 4096  # the same where the subspace does not converge: it takes minutes
 
 Solve = Callable[[Tensor, Tensor, bool], tuple[list[Direction], bool]]
@@ -71,7 +71,9 @@ class _Basis:
         return self.vectors, self.target, self.reference, self.metric
 
 
-def converge(pair: Pair, solve: Solve, width: int, tolerance: float, seed: int = 0) -> list[Direction]:
+def converge(
+    pair: Pair, solve: Solve, width: int, tolerance: float, seed: int = 0, whole_up_to: int | None = None
+) -> list[Direction]:
     """Directions of ``pair`` by Rayleigh-Ritz, until each residual is at most ``tolerance`` of the direction's value.
 
     The subspace starts at random and grows by A X and B X, X the current directions and the Ritz vectors beside them.
@@ -86,6 +88,7 @@ def converge(pair: Pair, solve: Solve, width: int, tolerance: float, seed: int =
         width: columns that are carried beside each other, at least the number of directions.
         tolerance: of a residual's norm, relative to x'Ax.
         seed: of the start.
+        whole_up_to: coordinates up to which there is no subspace, and everything is solved at once; default 512.
 
     Returns:
         The directions in the pair's coordinates and units, in order; each gap includes what the subspace cannot see.
@@ -95,7 +98,7 @@ def converge(pair: Pair, solve: Solve, width: int, tolerance: float, seed: int =
     """
     empty = torch.empty((pair.size, 0), dtype=torch.float64, device=pair.device)
     nothing = _Basis(empty, empty, empty, empty)
-    if pair.size <= WHOLE:
+    if pair.size <= max(WHOLE if whole_up_to is None else whole_up_to, 2 * width):
         return _whole(pair, nothing, solve)
     generator = torch.Generator().manual_seed(seed)
     block = torch.randn(pair.size, 2 * width, generator=generator, dtype=torch.float64)

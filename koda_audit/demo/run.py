@@ -20,11 +20,14 @@ from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
 from koda_audit.demo.digits import write_webdatasets
 from koda_audit.demo.models import write_models
+from koda_audit.discrepancy.findings import MIN_LOSS, MIN_STABILITY
+from koda_audit.discrepancy.stability import HALVES
 from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
-from koda_audit.host_tasks.discrepancy import READING, task
+from koda_audit.host_tasks.discrepancy import task
+from koda_audit.host_tasks.discrepancy_report import READING
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import ModelSpec, load_model
 from koda_audit.report.markdown import terminal_table
@@ -40,6 +43,9 @@ OPTIONS = Namespace(
     koda_directions=4,
     koda_epsilon=None,
     koda_preset=None,
+    koda_halves=HALVES,
+    koda_min_stability=MIN_STABILITY,
+    koda_min_loss=MIN_LOSS,
     seed=0,
 )
 DATA = "digits_captions"
@@ -72,11 +78,17 @@ def main(output: Path, quiet: bool) -> int:
         model = load_model(ModelSpec(f"local-dir:{models[name]}"))
         return embed(model, dataset, store, batch_size=batch_size, workers=0, quiet=quiet)
 
-    reference = embedded(REFERENCE, store)
-    others = {name: embedded(name, store) for name in ("plain", "broken")}
-    others["again"] = embedded(REFERENCE, Store(home / "store-again"), batch_size=37)
-    others["again"].meta["model"] = "again"
-    outcomes = {name: task.run(Inputs(reference, other, OPTIONS, device="cpu")) for name, other in others.items()}
+    names = (REFERENCE, "plain", "broken")
+    first = {name: embedded(name, store) for name in names}
+    again = {name: embedded(name, Store(home / "store-again"), batch_size=37) for name in names}
+    reference, control = first[REFERENCE], again[REFERENCE]
+    control.meta["model"] = "again"
+    others = {**{name: first[name] for name in names[1:]}, "again": control}
+    repeated = {**again, "again": reference}
+    outcomes = {
+        name: task.run(Inputs(reference, other, OPTIONS, "cpu", (control, repeated[name])))
+        for name, other in others.items()
+    }
     summary = _summary(outcomes)
     report = write_report(
         output,

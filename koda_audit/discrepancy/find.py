@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,13 @@ from koda_audit._kernels.blocks import Blocks, kernel_blocks, leading_spectrum
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, choose_device, plan
+from koda_audit.discrepancy.findings import MIN_LOSS, MIN_STABILITY, Rule, measures, verdicts
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.sensitivity import excess_at_other_widths
+from koda_audit.discrepancy.shares import modality_shares
+from koda_audit.discrepancy.stability import HALVES, stability
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
@@ -44,6 +47,10 @@ def find_discrepancies(
     preset: str | None = None,
     epsilon_quantile: float | None = None,
     device: str | torch.device | None = None,
+    floor: float | None = None,
+    halves: int = HALVES,
+    min_stability: float = MIN_STABILITY,
+    min_loss: float = MIN_LOSS,
 ) -> Discrepancies:
     """Groups of samples that lie together in the target and not in the reference.
 
@@ -78,6 +85,11 @@ def find_discrepancies(
         epsilon_quantile: instead of epsilon, this quantile of the eigenvalues of the reference's covariance (2r of
             them), or of its kernel matrix on the dense path, which is another number.
         device: "cpu", "cuda", "cuda:1"; by default CUDA where there is one.
+        floor: the excess that a finding must exceed, from ``self_excess``; None is 0.
+        halves: random halves of the samples on which directions are found again, for the stability of each lobe; 0
+            leaves it out, and with it the findings.
+        min_stability: of a finding.
+        min_loss: of a finding.
 
     Raises:
         InputError: an unknown name (near matches are listed), a value out of range, arguments that contradict each
@@ -134,19 +146,40 @@ def find_discrepancies(
     directions = oriented(contrast.directions)
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
     exact = _exact(blocks, directions, int(seed))
-    rows: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
-    found: list[Lobe] = []
-    for number, x in enumerate(directions.T):
-        for lobe in lobes(x, blocks["target"], blocks["reference"]):
-            at = {"direction": number + 1, "lobe": lobe.name}
-            found.append(lobe)
-            measured = {key: values[number] for key, values in exact.items()}
-            rows.append({**at, "n": len(lobe.rows), **measured, **_measured(contrast, number, lobe, level)})
-            samples.extend(
-                {**at, "id": target.ids[row], "weight": weight, "rank": rank}
-                for rank, (row, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
-            )
+    found = lobes(directions, blocks["target"].part)
+    measured = [measures(lobe, blocks["target"], blocks["reference"]) for lobe in found]
+    stable = np.full(len(found), math.nan)
+    if halves:
+        stable = stability(found, blocks["target"], blocks["reference"], replace(goal, epsilon=level), halves)
+    rule = Rule(float(min_stability), float(min_loss), math.nan if floor is None else float(floor))
+    shares = _shares(kernel, vectors, sigmas, found) if modality == "joint" else [{} for _ in found]
+    rows = [
+        {
+            "direction": lobe.direction + 1,
+            "lobe": lobe.name,
+            "n": len(lobe.rows),
+            **{key: values[lobe.direction] for key, values in exact.items()},
+            **_used(contrast, lobe.direction, level),
+            **lobe_measures,
+            **lobe_shares,
+            **verdict,
+        }
+        for lobe, lobe_measures, lobe_shares, verdict in zip(
+            found, measured, shares, verdicts(found, measured, stable, rule), strict=True
+        )
+    ]
+    samples = [
+        {
+            "direction": row["direction"],
+            "lobe": row["lobe"],
+            "id": target.ids[sample],
+            "weight": weight,
+            "rank": rank,
+            "finding": row["finding"],
+        }
+        for lobe, row in zip(found, rows, strict=True)
+        for rank, (sample, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
+    ]
     spectrum = pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in blocks.items()})
     return Discrepancies(
         frame=pd.DataFrame(rows).assign(**(excess_at_other_widths(vectors, found, int(seed)) if widths else {})),
@@ -167,10 +200,32 @@ def find_discrepancies(
             **_epsilon(level, n, float(spectrum["reference"].iloc[0])),
             "feature_noise": None if how.path == "dense" else 1 / (2 * n_features),
             "multiplier": None if multiplier is None else float(multiplier),
+            "halves": int(halves),
+            "min_stability": rule.min_stability,
+            "min_loss": rule.min_loss,
             **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if widths else {}),
             "seed": int(seed),
         },
+        vectors=vectors,
+        sigmas=sigmas,
     )
+
+
+def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
+    """The largest excess of a lobe that a model shows against itself: the floor of its findings.
+
+    Args:
+        model: the target of the comparison that is to be judged.
+        again: the same model on the same samples in other batches, another dtype, crop or whatever makes no difference.
+        settings: those of ``find_discrepancies``.
+
+    >>> import numpy as np
+    >>> vectors = np.random.default_rng(0).normal(size=(40, 8))
+    >>> self_excess(Embeddings(vectors), Embeddings(vectors), modality="image", n_directions=2)
+    0.0
+    """
+    found = find_discrepancies(model, again, **{**settings, "halves": 0})
+    return max(float(found.frame["excess"].max()), 0.0)
 
 
 def _vectors(model: Embeddings, modality: str, role: str, device: torch.device) -> dict[str, Vectors]:
@@ -206,16 +261,27 @@ def _bandwidth(vectors: dict[str, Vectors], model: Embeddings, role: str, seed: 
         raise InputError(f"{model.meta.get('model', 'the ' + role)}: {error}{remedy}") from error
 
 
-def _measured(contrast: Contrast, number: int, lobe: Lobe, epsilon: float | None) -> dict[str, Any]:
+def _used(contrast: Contrast, number: int, epsilon: float | None) -> dict[str, float]:
     return {
         "used_target": contrast.target[number],
         "used_reference": contrast.reference[number],
-        "lobe_coherence_target": lobe.coherence_target,
-        "lobe_coherence_reference": lobe.coherence_reference,
-        "excess": lobe.coherence_target - lobe.coherence_reference,
-        "similarity_target": lobe.similarity_target,
-        "similarity_reference": lobe.similarity_reference,
         "multiplier": contrast.multiplier[number],
         "duality_gap": contrast.duality_gap[number],
         "epsilon": math.nan if epsilon is None else float(epsilon),
     }
+
+
+def _shares(
+    kernel: str,
+    vectors: Mapping[str, Mapping[str, Vectors]],
+    sigmas: Mapping[str, Mapping[str, float]],
+    found: Sequence[Lobe],
+) -> list[dict[str, float]]:
+    alone = {
+        role: {
+            name: kernel_blocks(kernel, {name: values}, {name: sigmas[role][name]} if sigmas[role] else {})
+            for name, values in vectors[role].items()
+        }
+        for role in vectors
+    }
+    return [modality_shares(alone, lobe.rows, lobe.weights) for lobe in found]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from koda_audit._kernels.blocks import Blocks
 
 SIGNS = {"positive": 1.0, "negative": -1.0}
 SMALLEST, LARGEST = 3, 5_000  # samples of a lobe
@@ -48,7 +46,7 @@ def oriented(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     return directions * signs
 
 
-def lobes(directions: NDArray[np.float64], target: Blocks) -> list[Lobe]:
+def lobes(directions: NDArray[np.float64], part: Callable[[Tensor], Tensor]) -> list[Lobe]:
     """The lobes of all directions (n, T): both ends of each, or one where no entry has the other sign.
 
     Both ends are candidates: a direction is often one cluster minus another, and no sign rule tells them apart. An end
@@ -58,12 +56,12 @@ def lobes(directions: NDArray[np.float64], target: Blocks) -> list[Lobe]:
 
     Args:
         directions: unit columns over the n samples.
-        target: the exact kernel of the target model on them.
+        part: rows (m,) -> (m, m), the target's exact kernel among them, in any scale: ``Blocks.part``.
 
     >>> from koda_audit._kernels.blocks import kernel_blocks
-    >>> vectors = torch.tensor([[1.0, 0, 0]] * 3 + [[0, 1.0, 0]] * 3 + [[0, 0, 1.0]])
-    >>> x = np.array([0.5, 0.4, 0.4, 0.4, 0.3, 0.3, -0.3])
-    >>> found = lobes(x[:, None] / np.linalg.norm(x), kernel_blocks("cosine", {"image": vectors}, {}))
+    >>> vectors = torch.tensor([[1.0, 0, 0]] * 3 + [[0, 1.0, 0]] * 3 + [[0, 0, 1.0]] * 34)
+    >>> x = np.r_[0.5, 0.4, 0.4, 0.4, 0.35, 0.35, -0.3, np.zeros(33)]
+    >>> found = lobes(x[:, None], kernel_blocks("cosine", {"image": vectors}, {}).part)
     >>> [(lobe.name, lobe.rows.tolist()) for lobe in found]
     [('positive-a', [0, 1, 2]), ('positive-b', [3, 4, 5]), ('negative', [6])]
     """
@@ -75,10 +73,10 @@ def lobes(directions: NDArray[np.float64], target: Blocks) -> list[Lobe]:
             kept = max(int((weights >= 2 / math.sqrt(len(x))).sum()), min(SMALLEST, int((weights > 0).sum())))
             if kept == 0:
                 continue
-            groups = list(_groups(target.part(torch.from_numpy(rows[:kept])).numpy()))
+            groups = list(_groups(part(torch.from_numpy(rows[:kept])).numpy()))
             for place, group in enumerate(groups):
-                part = f"{name}-{chr(ord('a') + place)}" if len(groups) > 1 else name
-                found.append(Lobe(number, part, rows[group], weights[group]))
+                letter = f"-{chr(ord('a') + place)}" if len(groups) > 1 else ""
+                found.append(Lobe(number, name + letter, rows[group], weights[group]))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from koda_audit._arrays import Vectors
 from koda_audit._files import atomic_write, write_csv, write_json
 
 
@@ -26,18 +28,22 @@ class Discrepancies:
             samples, where every pair counts), ``used_target`` and ``used_reference`` under those it was found with (the
             same on the dense path); ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of
             it, scaled to unit length;
-            ``excess``, the difference of these two, and ``excess_narrower`` and ``excess_wider``, the same under
-            kernels whose leading eigenvalue is half and twice the rule's; ``similarity_target`` and
-            ``similarity_reference``, the mean kernel value over pairs of the lobe's samples (0 to 1); ``multiplier``,
-            ``duality_gap`` and ``epsilon`` of the direction (nan where a multiplier was given).
+            ``excess``, the difference of these two, ``loss``, the excess in parts of the first, and ``excess_narrower``
+            and ``excess_wider``, the excess under kernels whose leading eigenvalue is half and twice the rule's;
+            ``similarity_target`` and ``similarity_reference``, the mean kernel value over pairs of the lobe's samples
+            (0 to 1); for the joint kernel the shares of ``shares.modality_shares``; ``stability``, ``floor``, ``own``,
+            ``verdict`` and ``finding``, see ``findings.verdicts``; ``multiplier``, ``duality_gap`` and ``epsilon`` of
+            the direction (nan where a multiplier was given).
         directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
-        subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1. A
-            sample may lie in lobes of several directions.
+        subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1,
+            ``finding`` of the lobe. A sample may lie in several lobes.
         bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached; empty for a kernel
             without one.
         spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n, at most 20.
         epsilon: what the coherence in the reference was held to, or None where a multiplier was given.
         settings: all that the numbers depend on besides the embeddings, in plain JSON types.
+        vectors: "target" and "reference" -> modality -> (n, d), in the order of the target's ids.
+        sigmas: the same of the kernels' widths; empty for a kernel without one.
     """
 
     frame: pd.DataFrame
@@ -47,6 +53,8 @@ class Discrepancies:
     spectrum: pd.DataFrame
     epsilon: float | None
     settings: dict[str, Any]
+    vectors: Mapping[str, Mapping[str, Vectors]]
+    sigmas: Mapping[str, Mapping[str, float]]
 
     def save(self, folder: str | Path) -> None:
         """Write directions.npy, frame.csv, subsets.csv and settings.json (with bandwidths and spectrum) to ``folder``.

@@ -34,7 +34,7 @@ def excess_at_other_widths(
 
     >>> import numpy as np
     >>> vectors = {role: {"image": torch.arange(40.0)[:, None] % 20} for role in ("target", "reference")}
-    >>> lobe = Lobe("positive", np.array([0, 1]), np.array([0.6, 0.4]), 0.0, 0.0, 0.0, 0.0)
+    >>> lobe = Lobe(0, "positive", np.array([0, 1]), np.array([0.6, 0.4]))
     >>> excess_at_other_widths(vectors, [lobe], seed=0)
     {'excess_narrower': [0.0], 'excess_wider': [0.0]}
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -63,15 +63,7 @@ def _lobes(kernels: Sequence[Tensor], half: NDArray[np.int64], goal: Goal) -> li
     again = replace(goal, epsilon=None if goal.epsilon is None else max(goal.epsilon, 2 / m))
     count = min(goal.n_directions, m - 2)
     pair = DensePair(target, reference)
-    contrast = solve_operators(pair, again.epsilon, count, goal.multiplier, TOLERANCE, goal.seed, goal.mixed)
-    return lobes(contrast.directions, _Known(target))
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Blocks of a matrix that is there."""
-
-    gram: Tensor
-
-    def part(self, rows: Tensor) -> Tensor:
-        return self.gram[rows][:, rows]
+    contrast = solve_operators(
+        pair, again.epsilon, count, goal.multiplier, TOLERANCE, goal.seed, goal.mixed, whole_up_to=0
+    )
+    return lobes(contrast.directions, lambda rows: target[rows][:, rows])

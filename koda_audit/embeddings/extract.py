@@ -29,7 +29,7 @@ Dtype = Literal["fp32", "host"]
 Vectors = NDArray[np.float32]
 
 
-def ingredients(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> dict[str, Any]:
+def ingredients(model: LoadedModel, dataset: Dataset, dtype: Dtype, variant: str | None = None) -> dict[str, Any]:
     """Everything that can change a vector, in plain types; its digest names the entry in the store."""
     return {
         "model": model.identity,
@@ -44,6 +44,7 @@ def ingredients(model: LoadedModel, dataset: Dataset, dtype: Dtype) -> dict[str,
         "prompts": [dataset.class_names, dataset.templates],
         "dtype": "float32" if dtype == "fp32" else f"autocast on {torch.device(model.device).type}",
         "libraries": library_versions(),
+        **({} if variant is None else {"variant": variant}),
     }
 
 
@@ -56,15 +57,18 @@ def embed(
     workers: int = 4,
     dtype: Dtype = "fp32",
     quiet: bool = False,
+    variant: str | None = None,
 ) -> Embeddings:
     """The raw embeddings of ``dataset`` under ``model``, from the store or computed now.
+
+    ``variant`` keeps the same model's embeddings apart that were made in another way, such as in other batches.
 
     Raises:
         DataError: an unreadable sample, or one whose embedding is zero or not finite; the message names it.
         ModelError: the model fails on the batch.
         StoreError: the store cannot be written.
     """
-    recipe = ingredients(model, dataset, dtype)
+    recipe = ingredients(model, dataset, dtype, variant)
     path = store.path(recipe)
     with store.locked(path):
         found = store.complete(path)

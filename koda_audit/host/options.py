@@ -84,6 +84,13 @@ def _shared_options(group: argparse._ArgumentGroup) -> None:
         help="fp32 (default): embed in float32 whatever --no_amp says; host: mixed precision as the host would",
     )
     group.add_argument(
+        "--koda_floor",
+        choices=["batch", "none"],
+        default="batch",
+        help="batch (default): embed both models a second time, in other batches, and measure what they show against "
+        "themselves; none: leave that out",
+    )
+    group.add_argument(
         "--koda_store",
         metavar="DIR",
         type=Path,

@@ -61,7 +61,12 @@ def run(args: Namespace) -> int:
     if reference is not None and reference.meta["model"] == target.meta["model"]:
         reference.meta["model"] += " (reference)"
     _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
-    outcome = task.run(Inputs(target, reference, args, _device(args)))
+    again = None
+    if reference is not None and args.koda_floor == "batch":
+        other = (_embed(args, model, dataset, "other batches") for model in (spec, args.koda_model))
+        first, second = (embeddings.aligned_to(target.ids) for embeddings in other)
+        again = (first, second)
+    outcome = task.run(Inputs(target, reference, args, _device(args), again))
     report = _write(args, spec, dataset, target, reference, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
     if args.verbose and tables:
@@ -114,18 +119,29 @@ def _write(
     return report
 
 
-def _embed(args: Namespace, spec: ModelSpec, dataset: Dataset) -> Embeddings:
-    _say(args, f"embedding with {spec.label}: what the store has is not computed again")
+def _embed(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | None = None) -> Embeddings:
+    how = "" if variant is None else f" in {variant}, for the floor"
+    _say(args, f"embedding with {spec.label}{how}: what the store has is not computed again")
     model = _model(spec, _device(args), args.model_cache_dir, args.language)
     return embed(
         model,
         dataset,
         Store(args.koda_store),
-        batch_size=args.batch_size,
+        batch_size=args.batch_size if variant is None else other_batches(args.batch_size),
         workers=args.num_workers,
         dtype=args.koda_dtype,
         quiet=not args.verbose,
+        variant=variant,
     )
+
+
+def other_batches(size: int) -> int:
+    """A batch size that is not a multiple or part of ``size``, so that samples meet other neighbours.
+
+    >>> other_batches(64), other_batches(1)
+    (43, 2)
+    """
+    return max(2, 2 * size // 3 + 1)
 
 
 @lru_cache(maxsize=2)  # the reference stays in memory while the listed models pass by

@@ -15,13 +15,15 @@ class Inputs:
     """What the runner hands a task: one model on one dataset, and the reference model on the same samples.
 
     ``reference`` is None for a task that does not compare; where it is given, its rows follow the ids of ``target``.
-    ``device`` is where to compute; None leaves it to the task.
+    ``device`` is where to compute; None leaves it to the task. ``again`` are both models embedded once more in other
+    batches, where that was asked for: what they show against themselves is no difference.
     """
 
     target: Embeddings
     reference: Embeddings | None
     options: argparse.Namespace
     device: str | None = None
+    again: tuple[Embeddings, Embeddings] | None = None
 
 
 class Task(Protocol):

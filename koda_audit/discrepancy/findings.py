@@ -1,0 +1,103 @@
+"""Which lobes are findings: they come back on other samples, and they exceed what the same model shows of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from koda_audit._kernels.blocks import Blocks
+from koda_audit.discrepancy.lobes import Lobe, coherence, similarity
+
+# chosen on synthetic data: `python benchmarks findings` prints what other values would give
+MIN_STABILITY = 0.5
+MIN_LOSS = 0.45
+REPEAT = 0.5  # share of a lobe's samples that stronger lobes hold, from which it is theirs again
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a lobe is a finding. ``floor`` is an excess; nan where no self-comparison was made, and counts as 0."""
+
+    min_stability: float = MIN_STABILITY
+    min_loss: float = MIN_LOSS
+    floor: float = math.nan
+
+
+def measures(lobe: Lobe, target: Blocks, reference: Blocks) -> dict[str, float]:
+    """What the two exact kernels say about a lobe.
+
+    Returns:
+        ``lobe_coherence_target`` and ``lobe_coherence_reference``: w'(K/n)w of the unit vector w that has the lobe's
+        part of the direction and nothing else; ``excess``, their difference; ``loss``, the excess in parts of the
+        first: 0 where the reference holds the lobe as well, 1 where it holds nothing of it (ours);
+        ``similarity_target`` and ``similarity_reference``: mean of k(i, j) over the pairs i < j of the lobe.
+
+    >>> from koda_audit._kernels.blocks import kernel_blocks
+    >>> mine, other = (
+    ...     kernel_blocks("cosine", {"image": torch.tensor(rows)}, {})
+    ...     for rows in ([[2.0, 0, 0], [1, 3**0.5, 0], [0, 0, 1]], [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    ... )
+    >>> measured = measures(Lobe(0, "positive", np.array([0, 1]), np.array([0.8, 0.6])), mine, other)
+    >>> round(measured["excess"], 6), round(measured["loss"], 6), round(measured["similarity_target"], 6)
+    (0.16, 0.324324, 0.5)
+    """
+    parts = [blocks.part(torch.from_numpy(lobe.rows)) for blocks in (target, reference)]
+    held, kept = (coherence(part, lobe.weights) for part in parts)
+    return {
+        "lobe_coherence_target": held,
+        "lobe_coherence_reference": kept,
+        "excess": held - kept,
+        "loss": 1 - kept / held,
+        "similarity_target": similarity(parts[0], target.n),
+        "similarity_reference": similarity(parts[1], reference.n),
+    }
+
+
+def verdicts(
+    found: Sequence[Lobe], measured: Sequence[Mapping[str, float]], stable: NDArray[np.float64], rule: Rule
+) -> list[dict[str, Any]]:
+    """For each lobe ``stability``, ``floor``, ``own``, ``verdict`` and ``finding``.
+
+    A sample belongs to the most stable of the lobes that hold it (of equal ones that with the larger excess), and
+    ``own`` counts the samples that so belong to a lobe. The verdict is the first that applies: "within floor" (no more
+    excess than the same model shows of itself), "weak" (loss below the rule's), "not tested" (no stability),
+    "unstable", "repeat" (half of its samples belong to lobes before it), or "finding". The rule is ours.
+
+    >>> lobes = [Lobe(0, "positive", np.arange(4), np.ones(4)), Lobe(1, "positive", np.arange(3), np.ones(3))]
+    >>> both = [{"excess": 0.2, "loss": 0.9}] * 2
+    >>> [row["verdict"] for row in verdicts(lobes, both, np.array([0.9, 0.8]), Rule())]
+    ['finding', 'repeat']
+    """
+    taken: set[int] = set()
+    rows: dict[int, dict[str, Any]] = {}
+    for number in sorted(range(len(found)), key=lambda i: (-np.nan_to_num(stable[i]), -measured[i]["excess"])):
+        members = set(found[number].rows.tolist())
+        own = members - taken
+        taken |= members
+        verdict = _verdict(measured[number], float(stable[number]), len(own) / len(members), rule)
+        rows[number] = {
+            "stability": float(stable[number]),
+            "floor": rule.floor,
+            "own": len(own),
+            "verdict": verdict,
+            "finding": verdict == "finding",
+        }
+    return [rows[number] for number in range(len(found))]
+
+
+def _verdict(measured: Mapping[str, float], stability: float, own: float, rule: Rule) -> str:
+    if measured["excess"] <= np.nan_to_num(rule.floor):
+        return "within floor"
+    if measured["loss"] < rule.min_loss:
+        return "weak"
+    if math.isnan(stability):
+        return "not tested"
+    if stability < rule.min_stability:
+        return "unstable"
+    return "finding" if own > REPEAT else "repeat"

@@ -1,0 +1,177 @@
+"""What a reader sees of koda_discrepancy: its findings, tables and pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from koda_audit.discrepancy.layout import lobe_layout
+from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.themes import Themes, sample_texts
+from koda_audit.discrepancy.views import lobe_bars, lobe_map, spectra
+from koda_audit.document import Picture, SampleGrid, Section, escape
+from koda_audit.embeddings.container import Embeddings
+
+SHOWN = 12  # samples a grid
+SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
+
+READING = (
+    "Groups of samples that one model holds together and the other does not: findings first, then by excess. A "
+    "*finding* comes back on other samples (*stability*: its mean overlap with what random halves of the samples show, 0 "
+    "to 1), exceeds what the same model shows against itself, and loses a good part of its coherence in the other model "
+    "(*loss*). "
+    "*Similarity* is the mean kernel value between the samples of the group, 0 (unlike) to 1 (equal). *Excess* is the "
+    "coherence of the group in the model that groups it minus that in the other: 0 where both see the same, at most "
+    "the kernel's largest eigenvalue. A group that a new model no longer holds together is a loss where its samples "
+    "belong together, and none where they do not: look at the pictures."
+)
+
+
+def section(
+    found: Discrepancies, target: Embeddings, reference: Embeddings, members: pd.DataFrame, way: str
+) -> Section:
+    ours, theirs = _names(target, reference)
+    known = sample_texts(target)
+    words = Themes(*known) if known else None
+    captions = known[0] if known else None
+    themes, grids = [], []
+    for record in found.frame.to_dict("records"):
+        rows = members[(members["direction"] == record["direction"]) & (members["lobe"] == record["lobe"])][
+            "row"
+        ].tolist()
+        groups = record["excess"] > 0  # else the other model holds the lobe together as well
+        shared = words.shared(rows) if words and groups else []
+        themes.append(", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in shared) or None)
+        if not groups:
+            continue
+        shown = rows[:SHOWN]
+        name = f"direction {record['direction']} {record['lobe']}"
+        size = f"{len(shown)} strongest of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)} samples"
+        parts = [f"{ours} over {theirs}, {name}", record["verdict"], size, themes[-1]]
+        grids.append(
+            SampleGrid(
+                name=f"{way}direction-{record['direction']:02d}-{record['lobe']}",
+                title=" · ".join(filter(None, parts)),
+                ids=tuple(target.ids[row] for row in shown),
+                captions=tuple(captions[row] if captions else target.ids[row] for row in shown),
+            )
+        )
+    frame = found.frame
+    shares = {"of it by images": frame["image_share"] / frame["excess"]} if "image_share" in frame else {}
+    table = pd.DataFrame(
+        {
+            "direction": frame["direction"],
+            "lobe": frame["lobe"],
+            "samples": frame["n"],
+            "verdict": frame["verdict"],
+            "stability": frame["stability"],
+            "loss": frame["loss"],
+            "excess": frame["excess"],
+            **{name: share.where(frame["excess"] > 0) for name, share in shares.items()},
+            f"similarity in {ours}": frame["similarity_target"],
+            f"in {theirs}": frame["similarity_reference"],
+            "shared words": themes,
+        }
+    )
+    names = {"target": ours, "reference": theirs}
+    pictures = [Picture(f"{way}lobes", f"Lobes of {ours} over {theirs}", lobe_bars(frame, names))]
+    if found.epsilon is not None:
+        pictures.append(
+            Picture(f"{way}spectra", "Spectra of both kernels", spectra(found.spectrum, found.epsilon, names))
+        )
+    layout = lobe_layout(found.settings["kernel"], found.vectors, found.sigmas, members, found.settings["seed"])
+    if layout is not None:
+        pictures.append(Picture(f"{way}map", "Map of the lobes: a picture, no evidence", lobe_map(layout, names)))
+    floor = frame["floor"].iloc[0]
+    against = "not measured" if math.isnan(floor) else f"{floor:.2g}"
+    findings, rule = int(frame["finding"].sum()), found.settings
+    return Section(
+        f"What {ours} groups and {theirs} does not",
+        f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
+        f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
+        f"{frame['duality_gap'].max():.1g}). Its lobes are the groups of samples at either end. {findings} of "
+        f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, loss at least {rule['min_loss']:g}, "
+        f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
+        "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
+        "Lobes without excess have no picture.",
+        table,
+        tuple(grids),
+        tuple(pictures),
+    )
+
+
+def quality_section(
+    quality: pd.DataFrame, found: Discrepancies, target: Embeddings, reference: Embeddings
+) -> list[Section]:
+    """What both models do on the lobes that the reference holds less, beside the whole set."""
+    measures = [m for m in SHOWN_MEASURES if (quality["measure"] == m).any()]
+    if not measures:
+        return []
+    ours, theirs = _names(target, reference)
+    lobes = found.frame[found.frame["excess"] > 0]
+    wanted = [(None, None), *zip(lobes["direction"], lobes["lobe"], strict=True)]
+    rows = []
+    for direction, lobe in wanted:
+        everything = quality["direction"].isna()
+        part = quality[
+            everything if direction is None else (quality["direction"] == direction) & (quality["lobe"] == lobe)
+        ]
+        row: dict[str, Any] = {"samples": "all" if direction is None else f"{direction} {lobe}"}
+        for measure in measures:
+            for role, name in (("target", ours), ("reference", theirs)):
+                one = part[(part["measure"] == measure) & (part["model"] == role)]
+                row[f"{measure.replace('_', ' ')}, {name}"] = (
+                    f"{one['value'].iloc[0]:.3f} ({one['low'].iloc[0]:.3f} to {one['high'].iloc[0]:.3f})"
+                    if len(one)
+                    else None
+                )
+        rows.append(row)
+    return [
+        Section(
+            f"What {ours} and {theirs} can do on these groups",
+            "On the samples of each lobe, beside all samples, with 95 % intervals; they do not know that a lobe was "
+            "chosen. A group that a model no longer clusters may still be told apart by it.",
+            pd.DataFrame(rows),
+        )
+    ]
+
+
+def strongest_lobes(main: Section, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    """Three lobes, findings first, then the largest excess, in words that hold for both ways."""
+    ours, theirs = _names(target, reference)
+    table = main.table
+    assert table is not None
+    best = table.assign(first=table["verdict"] == "finding").sort_values(["first", "excess"], ascending=False).head(3)
+    return pd.DataFrame(
+        {
+            "groups": ours,
+            "does not": theirs,
+            "lobe": [f"{direction} {lobe}" for direction, lobe in zip(best["direction"], best["lobe"], strict=True)],
+            "samples": best["samples"],
+            "verdict": best["verdict"],
+            "stability": best["stability"],
+            "loss": best["loss"],
+            "excess": best["excess"],
+            "shared words": best["shared words"],
+        }
+    )
+
+
+def _names(target: Embeddings, reference: Embeddings) -> tuple[str, str]:
+    return str(target.meta.get("model", "target")), str(reference.meta.get("model", "reference"))
+
+
+def widths_section(found: Discrepancies, target: Embeddings, reference: Embeddings) -> Section:
+    """The kernel of each model; after the last comparison the roles are exchanged."""
+    rows = []
+    for role, model in (("reference", target), ("target", reference)):
+        width = found.bandwidths[role]
+        sigmas = {f"sigma of {name}": value for name, value in width["sigmas"].items()}
+        rows.append(
+            {"model": model.meta.get("model", role), **sigmas, "multiplier": width["multiplier"]}
+            | {"largest eigenvalue": width["lambda_max"]}
+        )
+    text = "Gaussian kernels, one multiplier of the median distances a model, so that both kernels are equally coarse."
+    return Section(f"Kernel widths of {rows[0]['model']} and {rows[1]['model']}", text, pd.DataFrame(rows))
