@@ -20,7 +20,7 @@ from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
 from koda_audit.demo.digits import write_webdatasets
 from koda_audit.demo.models import write_models
-from koda_audit.discrepancy.findings import MIN_LOSS, MIN_STABILITY
+from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.stability import HALVES
 from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
@@ -45,7 +45,6 @@ OPTIONS = Namespace(
     koda_preset=None,
     koda_halves=HALVES,
     koda_min_stability=MIN_STABILITY,
-    koda_min_loss=MIN_LOSS,
     seed=0,
 )
 DATA = "digits_captions"

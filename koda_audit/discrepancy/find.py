@@ -19,7 +19,7 @@ from koda_audit._kernels.blocks import Blocks, kernel_blocks, leading_spectrum
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, choose_device, plan
-from koda_audit.discrepancy.findings import MIN_LOSS, MIN_STABILITY, Rule, measures, verdicts
+from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, measures, verdicts
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve
 from koda_audit.discrepancy.result import Discrepancies
@@ -50,7 +50,6 @@ def find_discrepancies(
     floor: float | None = None,
     halves: int = HALVES,
     min_stability: float = MIN_STABILITY,
-    min_loss: float = MIN_LOSS,
 ) -> Discrepancies:
     """Groups of samples that lie together in the target and not in the reference.
 
@@ -89,7 +88,6 @@ def find_discrepancies(
         halves: random halves of the samples on which directions are found again, for the stability of each lobe; 0
             leaves it out, and with it the findings.
         min_stability: of a finding.
-        min_loss: of a finding.
 
     Raises:
         InputError: an unknown name (near matches are listed), a value out of range, arguments that contradict each
@@ -151,7 +149,7 @@ def find_discrepancies(
     stable = np.full(len(found), math.nan)
     if halves:
         stable = stability(found, blocks["target"], blocks["reference"], replace(goal, epsilon=level), halves)
-    rule = Rule(float(min_stability), float(min_loss), math.nan if floor is None else float(floor))
+    rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
     shares = _shares(kernel, vectors, sigmas, found) if modality == "joint" else [{} for _ in found]
     rows = [
         {
@@ -202,7 +200,6 @@ def find_discrepancies(
             "multiplier": None if multiplier is None else float(multiplier),
             "halves": int(halves),
             "min_stability": rule.min_stability,
-            "min_loss": rule.min_loss,
             **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if widths else {}),
             "seed": int(seed),
         },

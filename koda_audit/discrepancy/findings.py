@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from koda_audit._kernels.blocks import Blocks
 from koda_audit.discrepancy.lobes import Lobe, coherence, similarity
 
-# chosen on synthetic data: `python benchmarks findings` prints what other values would give
-MIN_STABILITY = 0.5
-MIN_LOSS = 0.45
+# Hennig's bound of a stable cluster; `python benchmarks findings` shows what it gives on planted and on null data
+MIN_STABILITY = 0.75
 REPEAT = 0.5  # share of a lobe's samples that stronger lobes hold, from which it is theirs again
 
 
@@ -25,7 +24,6 @@ class Rule:
     """When a lobe is a finding. ``floor`` is an excess; nan where no self-comparison was made, and counts as 0."""
 
     min_stability: float = MIN_STABILITY
-    min_loss: float = MIN_LOSS
     floor: float = math.nan
 
 
@@ -66,8 +64,8 @@ def verdicts(
 
     A sample belongs to the most stable of the lobes that hold it (of equal ones that with the larger excess), and
     ``own`` counts the samples that so belong to a lobe. The verdict is the first that applies: "within floor" (no more
-    excess than the same model shows of itself), "weak" (loss below the rule's), "not tested" (no stability),
-    "unstable", "repeat" (half of its samples belong to lobes before it), or "finding". The rule is ours.
+    excess than the same model shows of itself), "not tested" (no stability), "unstable", "repeat" (half of its samples
+    belong to lobes before it), or "finding". The rule is ours.
 
     >>> lobes = [Lobe(0, "positive", np.arange(4), np.ones(4)), Lobe(1, "positive", np.arange(3), np.ones(3))]
     >>> both = [{"excess": 0.2, "loss": 0.9}] * 2
@@ -94,8 +92,6 @@ def verdicts(
 def _verdict(measured: Mapping[str, float], stability: float, own: float, rule: Rule) -> str:
     if measured["excess"] <= np.nan_to_num(rule.floor):
         return "within floor"
-    if measured["loss"] < rule.min_loss:
-        return "weak"
     if math.isnan(stability):
         return "not tested"
     if stability < rule.min_stability:

@@ -13,7 +13,7 @@ from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.agreement import lobe_agreement
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, choose_device, plan
 from koda_audit.discrepancy.find import find_discrepancies, self_excess
-from koda_audit.discrepancy.findings import MIN_LOSS, MIN_STABILITY
+from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.quality import lobe_quality
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.stability import HALVES
@@ -76,17 +76,13 @@ class DiscrepancyTask:
             default=HALVES,
             help="random halves of the samples for the stability of each lobe; default: %(default)s, 0 for no findings",
         )
-        for name, value, meaning in (
-            ("stability", MIN_STABILITY, "how much of a lobe comes back on random halves"),
-            ("loss", MIN_LOSS, "how much of its coherence the other model lacks"),
-        ):
-            group.add_argument(
-                f"--koda_min_{name}",
-                metavar="SHARE",
-                type=float,
-                default=value,
-                help=f"of a finding: {meaning}; default: %(default)s",
-            )
+        group.add_argument(
+            "--koda_min_stability",
+            metavar="SHARE",
+            type=float,
+            default=MIN_STABILITY,
+            help="of a finding: how much of a lobe comes back on random halves; default: %(default)s",
+        )
         group.add_argument(
             "--koda_preset",
             metavar="|".join(PRESETS),
@@ -107,9 +103,8 @@ class DiscrepancyTask:
                 raise InputError(f"--{name} {getattr(options, name)}: at least 1")
         if options.koda_halves < 0:
             raise InputError(f"--koda_halves {options.koda_halves}: at least 0")
-        for name in ("koda_min_stability", "koda_min_loss"):
-            if not 0 <= getattr(options, name) <= 1:
-                raise InputError(f"--{name} {getattr(options, name)}: must lie in [0, 1]")
+        if not 0 <= options.koda_min_stability <= 1:
+            raise InputError(f"--koda_min_stability {options.koda_min_stability}: must lie in [0, 1]")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
             raise InputError(f"--koda_epsilon {options.koda_epsilon}: must lie in (0, 1]")
         if samples is not None:
@@ -142,7 +137,6 @@ class DiscrepancyTask:
                 floor=floor,
                 halves=inputs.options.koda_halves,
                 min_stability=inputs.options.koda_min_stability,
-                min_loss=inputs.options.koda_min_loss,
             )
             members = _members(found, target)
             agreement = lobe_agreement(
