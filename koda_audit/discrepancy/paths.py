@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from koda_audit._arrays import Vectors, chosen
 from koda_audit._contrast.operators import DensePair, FeaturePair, GramPair
-from koda_audit._contrast.solve import Contrast, solve_operators
+from koda_audit._contrast.solve import Contrast, FewerDirections, solve_operators
 from koda_audit._features.table import RANDOM_FEATURES
 from koda_audit._kernels.table import KERNELS
 from koda_audit._moments.moments import Moments
+from koda_audit.errors import InputError
 
 PATHS = ("dense", "sample", "reduced")
 TOLERANCE = 1e-6  # of the residual in the subspace
-NONE = 1e-3  # weight outside the span of the features that is left out: 5e-7 of a direction's length
 CHUNK = 4096  # samples whose features are made at a time
 
 
@@ -85,14 +86,32 @@ def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
     n, split = features.sides.n, features.maps["target"].width
     gram = Moments.of(torch.cat(both, dim=1) for both in features.chunks()).cross / n
     goal = _with_quantile(goal, gram[split:, split:], len(gram) - split)
-    contrast = _solve(GramPair(gram, split, goal.n_directions), goal)
+    contrast = _within_span(GramPair(gram, split), goal)
+    beyond = contrast is None
+    if contrast is None:
+        contrast = _solve(GramPair(gram, split, goal.n_directions), goal)
     coordinates = torch.from_numpy(contrast.directions).to(gram)
     inside, outside = coordinates[: len(gram)] / n**0.5, coordinates[len(gram) :]
     x = torch.cat([(torch.cat(both, dim=1) @ inside).cpu() for both in features.chunks()])
-    if outside.abs().max() > NONE:
+    if beyond:
         x += _orthogonal_to(features, gram, goal) @ outside.cpu()
     # lengths and angles in the span lose digits where the Gram matrix is nearly singular
     return replace(contrast, directions=torch.linalg.qr(x)[0].numpy()), goal.epsilon
+
+
+def _within_span(pair: GramPair, goal: Goal) -> Contrast | None:
+    """The directions, if those outside the span of the features, where both forms are 0, cannot change them.
+
+    They cannot where x'Ax - lambda x'Bx, the leading eigenvalue of A - lambda B in the span, is positive.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FewerDirections)
+        try:
+            contrast = _solve(pair, goal)
+        except (InputError, FewerDirections):  # which may be otherwise outside
+            return None
+    leading = contrast.target - contrast.multiplier * contrast.reference
+    return contrast if (leading > 0).all() else None
 
 
 def _orthogonal_to(features: _Features, gram: Tensor, goal: Goal) -> Tensor:
