@@ -22,8 +22,8 @@ class Metric:
 
 
 _KODA = (
-    Metric("coherence_top1", "coherence x'Ax/n of the first direction in the model that groups", 0, 1),
-    Metric("coherence_other_top1", "coherence x'Bx/n of the same direction in the other model, at most epsilon", 0, 1),
+    Metric("coherence_top1", "coherence x'Ax/n of direction 1 in the model that groups (exact kernel)", 0, 1),
+    Metric("coherence_other_top1", "coherence x'Bx/n of that direction in the other model (exact kernel)", 0, 1),
     Metric("excess_top1", "largest excess of a lobe: its coherence in one model minus the other", -1, 1),
     Metric("findings", "lobes that are findings: stable, beyond the floor, and clearly lost in the other", 0, None),
     Metric("stability_top1", "stability of the lobe with the largest excess: mean Jaccard on random halves", 0, 1),
@@ -32,7 +32,7 @@ _KODA = (
     Metric("ami", "AMI of k-means clusters and lobes in the model that groups: 1 equal, 0 chance", -1, 1),
     Metric("ami_other", "the same in the other model", -1, 1),
     Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None),
-    Metric("epsilon", "the coherence that the other model may show at most", 0, 1),
+    Metric("epsilon", "the most the other model may show on the kernel used to find directions", 0, 1),
     Metric("duality_gap_max", "largest gap to the dual optimum over all directions: 0 is the global optimum", 0, None),
     Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
 )

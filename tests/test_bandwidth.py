@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist, pdist
 
 from koda_audit._kernels import bandwidth
-from koda_audit._kernels.bandwidth import base_scale, fit_bandwidth
+from koda_audit._kernels.bandwidth import base_scale, fit_bandwidth, leading_eigenvalues
 from koda_audit.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -89,3 +91,19 @@ UNREACHABLE = [
 def test_unreachable_targets_say_why(values, target, message):
     with pytest.raises(InputError, match=message):
         fit_bandwidth(values, target)
+
+
+def test_nothing_of_size_is_left_behind():
+    """SciPy's root finder keeps its function in a cycle: what that held would stay until Python collects cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        fit_bandwidth(vectors())
+        left = [held for held in gc.get_objects() if type(held) is torch.Tensor and held.numel() >= 60 * 60]
+    finally:
+        gc.enable()
+    assert not left
+
+
+def test_a_kernel_of_low_rank_has_its_eigenvalues():
+    assert leading_eigenvalues(np.full((300, 300), 1 / 300), 20) == pytest.approx([1.0] + [0.0] * 19, abs=1e-9)

@@ -116,3 +116,18 @@ def test_loaded_vectors_are_those_that_were_loaded(tmp_path: Path) -> None:
     (tmp_path / "00000-text.npy").unlink()
     with pytest.raises(StoreError, match=r"00000-text\.npy cannot be read: No such file"):
         np.asarray(loaded.text)
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    sample().save(tmp_path / "source")
+    sample(4).save(tmp_path / "good")
+    loaded = Embeddings.load(tmp_path / "source")
+    (tmp_path / "source" / "00000-image.npy").unlink()
+    with pytest.raises(StoreError, match=r"00000-image\.npy cannot be read"):
+        loaded.save(tmp_path / "good")
+    for wrong in (1e100, 1e-60):
+        with pytest.raises(InputError, match="image vectors do not fit into float32"):
+            Embeddings([[wrong, wrong]]).save(tmp_path / "good")
+    assert len(Embeddings.load(tmp_path / "good")) == 4
+    with pytest.raises(InputError, match=r"manifest\.json is a file: choose a folder"):
+        sample().save(tmp_path / "good" / "manifest.json")

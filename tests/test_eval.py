@@ -68,8 +68,16 @@ def test_two_models_end_to_end(
     pictures = sorted(path.name for path in (report / "figures").iterdir())
     subsets = sorted(path.stem for path in (report / "subsets").iterdir())
     assert len(subsets) >= 4  # two directions both ways, a lobe or two
-    assert 1 <= len(pictures) <= len(subsets)  # lobes without excess have no picture
-    assert {Path(name).stem for name in pictures} <= set(subsets)
+    views = {f"{way}{view}.png" for way in ("", "reverse_") for view in ("lobes", "spectra", "map")}
+    assert views <= set(pictures)
+    grids = set(pictures) - views
+    assert 1 <= len(grids) <= len(subsets)  # lobes without excess have no picture
+    assert {Path(name).stem for name in grids} <= set(subsets)
+    tables = {
+        f"{way}{name}.csv" for way in ("", "reverse_") for name in ("directions", "spectrum", "quality", "agreement")
+    }
+    assert {path.name for path in (report / "tables").iterdir()} == tables
+    assert "What tiny2 and tiny can do on these groups" in text
     assert all(f"figures/{name}" in text for name in pictures)
     with next((report / "subsets").glob("direction-01-*.csv")).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -128,7 +136,7 @@ def test_classes_and_an_explicit_reference(
         (["--skip_load"], "leave it out"),
         (["--batch_size", "0"], "--batch_size 0: at least 1"),
         (["--num_workers", "-1"], "--num_workers -1: at least 0"),
-        (["--seed", "-1"], "--seed -1: at least 0"),
+        (["--seed", "-1"], "--seed is -1: expected a whole number from 0"),
         (["--dataset_root", "/tmp/{x}"], r"only \{dataset\} and \{dataset_cleaned\} are known"),
         (["--output", "{model.foo}.json"], "unknown field"),
         (["--output", "x" * 300], "cannot be a file: .*too long"),

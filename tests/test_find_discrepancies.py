@@ -191,7 +191,11 @@ FAULTS = [
     (only_image(), {"modality": "image", "epsilon": 0.1, "multiplier": 1}, "give either epsilon"),
     (only_image(), {"modality": "image", "n_directions": 19}, "at most n - 2 = 18"),
     (only_image(), {"modality": "image", "seed": -1}, "seed is -1"),
-    (only_image(5), {"modality": "image", "n_directions": 1}, "give at least 7 samples"),
+    (
+        only_image(5),
+        {"modality": "image", "n_directions": 1},
+        "5 samples are too few .*: at least 7",
+    ),
     (Embeddings(np.ones((9, 2))), {"modality": "image", "n_directions": 1}, "the image embeddings are constant"),
     (np.ones((9, 2)), {"modality": "image"}, "the target is of type ndarray: expected koda_audit.Embeddings"),
 ]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koda_audit.embeddings.rows import Rows
+from koda_audit.errors import InputError
 
 WHOLE = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
 INDEX = st.one_of(
@@ -40,3 +41,14 @@ def test_used_as_an_array() -> None:
         assert torch.equal(torch.as_tensor(ours), torch.from_numpy(WHOLE))
     with pytest.raises(IndexError, match="rows 3 to 12 of 12"):
         rows[[3, 12]]
+
+
+def test_what_does_not_fit_is_said() -> None:
+    with pytest.raises(InputError, match=r"one width, found 3 columns \(part 0\), 2 columns \(part 1\)"):
+        Rows([WHOLE, WHOLE[:, :2]])
+    with pytest.raises(InputError, match="rows to take must be numbers from 0 to 11"):
+        Rows([WHOLE]).take(np.array([12]))
+    rows = Rows([WHOLE])
+    assert rows[1, 2] == WHOLE[1, 2]
+    with pytest.raises(TypeError):
+        rows += 1

@@ -116,3 +116,16 @@ def test_the_papers_rule_stops_short_where_the_leading_eigenvalue_is_multiple() 
         x, multiplier = rule.directions[:, 0], rule.multiplier[0]
         leading = np.linalg.eigh(a.numpy() - multiplier * b.numpy())[1][:, -1]
         assert abs(leading @ x) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-18, 1e-14])
+def test_epsilon_at_the_floor_of_more_coordinates_than_are_solved_whole(epsilon: float, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("koda_audit._contrast.subspace.WHOLE", 0)
+    a, b = features(0, 30), features(1, 30)
+    found = solve_operators(FeaturePair(a, b), epsilon=epsilon, n_directions=2)
+    dense = solve_contrast(a @ a.T, b @ b.T, epsilon=epsilon, n_directions=2)
+    np.testing.assert_allclose(found.target, dense.target, rtol=1e-6)
+    monkeypatch.setattr("koda_audit._contrast.solve.RESCUE", 100)
+    if epsilon < 1e-13:
+        with pytest.raises(InputError, match="with 240 coordinates: give at least 1e-13"):
+            solve_operators(FeaturePair(a, b), epsilon=epsilon)

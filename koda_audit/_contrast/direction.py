@@ -117,8 +117,8 @@ def penalised(
     """
     if multiplier > LARGEST * (target.scale / reference.scale if reference.scale else math.inf):
         raise InputError(
-            f"multiplier {multiplier!r} is so large that rounding leaves nothing of A: give at most "
-            f"{LARGEST * target.scale / reference.scale:.3g}, or epsilon"
+            f"multiplier {multiplier!r} is so large that rounding leaves nothing of A, whose largest eigenvalue is "
+            f"{target.scale:.3g} (of B {reference.scale:.3g}): give a smaller one, or epsilon"
         )
     scale = max(target.scale, multiplier * reference.scale) or 1.0
     values, vectors = leading_eigenpairs(target.matrix / scale - (multiplier / scale) * reference.matrix, count)

@@ -16,12 +16,13 @@ from torch import Tensor
 from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
 from koda_audit._contrast.operators import Pair
 from koda_audit._contrast.psd import PositiveSemidefinite, positive_semidefinite
-from koda_audit._contrast.subspace import converge
+from koda_audit._contrast.subspace import RESCUE, converge
 from koda_audit.errors import InputError, KodaAuditWarning
 
 Floats = NDArray[np.float64]
 BESIDE = 8  # Ritz vectors that are carried beside the directions
 LARGEST = sys.float_info.max  # a whole number can be larger
+FINEST = 1e-13  # epsilon below which only a decomposition of everything is exact enough
 YIELD = 1.5  # times the smallest value that a young subspace can meet
 
 
@@ -122,6 +123,10 @@ def solve_operators(
     [7.714286]
     """
     check_settings(pair.size, epsilon, n_directions, multiplier)
+    if epsilon is not None and epsilon < FINEST:
+        whole_up_to = RESCUE  # a subspace does not find the null space of B
+        if pair.size > RESCUE:
+            raise InputError(f"epsilon is {epsilon!r} with {pair.size:,} coordinates: give at least {FINEST:g}")
 
     def solve(a: Tensor, b: Tensor, whole: bool) -> tuple[list[Direction], bool]:
         target, reference = positive_semidefinite(a, "A"), positive_semidefinite(b, "B")
@@ -185,7 +190,7 @@ def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier:
         raise InputError(f"n_directions is {n_directions!r}: expected a whole number of at least 1")
     if n < 3:
         raise InputError(f"{n} samples are too few: at least 3 are needed")
-    if n - n_directions < 2:
+    if n - int(n_directions) < 2:
         raise InputError(
             f"n_directions is {n_directions} for {n} samples: at most n - 2 = {n - 2}, so that three dimensions are "
             "left for the last one"

@@ -12,11 +12,12 @@ from koda_audit._contrast.direction import Direction
 from koda_audit._contrast.operators import Pair
 from koda_audit.errors import InputError
 
-LARGEST = 320  # columns before the basis is cut back to its best
+LARGEST = 320  # columns before the basis is cut back to its best, or 8 times ``width``
 KEPT = 4  # times ``width`` columns stay then
 SOLVE_AGAIN = 1.4  # times the columns of the last solution
 DEPENDENT = 1e-10  # part of a new column's squared length that must be new
 STEPS = 200
+STEEPEST = 1e9  # multiplier that is looked for
 WHOLE = 512  # coordinates up to which everything is solved at once, exact to rounding
 RESCUE = 4096  # the same where the subspace does not converge: it takes minutes
 
@@ -112,13 +113,14 @@ def converge(
         if whole or columns >= SOLVE_AGAIN * solved_at:
             (found, wanted), solved, solved_at = solve(a, b, whole), True, columns
             small = torch.stack([direction.x for direction in found], dim=1)
-            multipliers = a.new_tensor([direction.multiplier for direction in found])
+            # at the floor it is infinite; a large one asks the same of the subspace
+            multipliers = a.new_tensor([direction.multiplier for direction in found]).clamp(max=STEEPEST)
             multiplier = multipliers.median().item()
         beside = torch.linalg.eigh(a - multiplier * b)[1][:, -KEPT * width :].flip(1)
         if len(small) < columns:  # the directions of an earlier, smaller basis
             small = torch.nn.functional.pad(small, (0, 0, 0, columns - len(small)))
         chosen = torch.linalg.qr(torch.cat([small, beside], dim=1)[:, : min(KEPT * width, columns)])[0]
-        if columns + 2 * width > LARGEST:
+        if columns + 2 * width > max(LARGEST, 8 * width):
             basis, small = basis.times(chosen), chosen.T @ small
             chosen, columns = torch.eye(len(chosen.T)).to(chosen), len(chosen.T)
             solved_at = min(solved_at, columns)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackError, eigsh
 from torch import Tensor
 
 from koda_audit._arrays import Vectors, chosen
@@ -97,14 +97,9 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
         )
     distances = squared_distances(scaled_points(chosen(vectors, rows), base)).cpu()
 
-    gram = torch.empty_like(distances)  # one buffer for all trials: as much memory again, made once
-
-    def leading(multiplier: float) -> float:
-        torch.mul(distances, -0.5 / multiplier**2, out=gram).exp_().div_(n)
-        return leading_eigenvalues(gram.numpy(), 1)[0]
-
+    buffer = torch.empty_like(distances)  # one for all trials: as much memory again, made once
     low, high = FIRST
-    while (reached := leading(low)) >= target:
+    while (reached := _leading(low, distances, buffer)) >= target:
         if low < NARROWEST:
             raise InputError(
                 f"a leading eigenvalue of {target:g} cannot be reached: it is never below {reached:.4g}, because that "
@@ -112,11 +107,13 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
                 "beside the median distance"
             )
         low, high = low / STEP, low
-    while leading(high) < target:
+    while _leading(high, distances, buffer) < target:
         low, high = high, high * STEP
-    log_multiplier = brentq(lambda log: np.log(leading(np.exp(log)) / target), np.log(low), np.log(high), xtol=1e-12)
-    multiplier = float(np.exp(log_multiplier))
-    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, leading(multiplier), n)
+    # the matrices go in as arguments: SciPy keeps the function in a cycle, and with it what the function holds
+    given = (target, distances, buffer)
+    multiplier = float(np.exp(brentq(_log_excess, np.log(low), np.log(high), args=given, xtol=1e-12)))
+    reached = _leading(multiplier, distances, buffer)
+    return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, reached, n)
 
 
 def drawn_rows(n: int, seed: int) -> Tensor:
@@ -130,6 +127,15 @@ def drawn_rows(n: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(n, ROWS, replace=False)))
 
 
+def _log_excess(log_multiplier: float, target: float, distances: Tensor, buffer: Tensor) -> float:
+    return float(np.log(_leading(np.exp(log_multiplier), distances, buffer) / target))
+
+
+def _leading(multiplier: float, distances: Tensor, buffer: Tensor) -> float:
+    torch.mul(distances, -0.5 / multiplier**2, out=buffer).exp_().div_(len(distances))
+    return leading_eigenvalues(buffer.numpy(), 1)[0]
+
+
 def leading_eigenvalues(gram: NDArray[np.float64], count: int) -> list[float]:
     """The ``count`` largest eigenvalues of a symmetric matrix (n, n), largest first.
 
@@ -141,5 +147,9 @@ def leading_eigenvalues(gram: NDArray[np.float64], count: int) -> list[float]:
         values = np.linalg.eigvalsh(gram)
     else:
         # ten columns more than are wanted: the leading ones stand apart, and each step is one product
-        values = eigsh(gram, k=count, ncv=count + 10, v0=np.ones(n), tol=1e-12, return_eigenvectors=False)
+        start = np.random.default_rng(0).random(n)
+        try:
+            values = eigsh(gram, k=count, ncv=count + 10, v0=start, tol=1e-12, return_eigenvectors=False)
+        except ArpackError:  # a matrix of lower rank than the columns, or no convergence in n steps
+            values = np.linalg.eigvalsh(gram)
     return cast("list[float]", np.sort(values)[::-1][:count].tolist())

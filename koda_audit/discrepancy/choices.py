@@ -9,6 +9,8 @@ from numbers import Integral, Real
 import torch
 
 from koda_audit._contrast.solve import check_settings
+from koda_audit._kernels.bandwidth import TARGET
+from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.memory import available_memory, check_memory, dense_fits
 from koda_audit.discrepancy.paths import feature_width
 from koda_audit.embeddings.container import Embeddings
@@ -58,11 +60,23 @@ def plan(
     >>> plan(100_000, n_directions=1, preset="paper").quantile
     0.5
     """
+    check_settings(n, 0.0, n_directions, None)
+    n_features, n_directions = int(n_features), int(n_directions)
+    if KERNELS[kernel].has_bandwidth and n * TARGET <= 1:
+        raise InputError(
+            f"{n} samples are too few for the kernel '{kernel}': at least {int(1 / TARGET) + 1} are needed"
+        )
     if preset is not None:
-        if epsilon is not None or multiplier is not None or features == "exact" or path == "dense":
+        clashes = {
+            "epsilon": epsilon is not None,
+            "multiplier": multiplier is not None,
+            "features='exact'": features == "exact",
+            "path='dense'": path == "dense",
+        }
+        found = [name for name, clash in clashes.items() if clash]
+        if found:
             raise InputError(
-                f"preset='{preset}' sets epsilon and takes random features: leave out epsilon and multiplier, and "
-                "features or path (preset=None allows all)"
+                f"preset='{preset}' sets epsilon and takes random features: leave out {' and '.join(found)}"
             )
         features = "random"
         epsilon_quantile = PAPER_QUANTILE if epsilon_quantile is None else epsilon_quantile
@@ -85,7 +99,7 @@ def plan(
             f"path='reduced' with {width:,} columns needs at least {width + n_directions:,} samples, and there are "
             f"{n:,}: take path='sample', which is the same problem, or fewer n_features"
         )
-    check_memory(n, path, width, available)
+    check_memory(n, path, width, available, few)
     return Plan(path, epsilon, epsilon_quantile, rule, mixed=preset is None)
 
 
@@ -93,15 +107,23 @@ def check_choices(
     models: dict[str, Embeddings], names: Mapping[str, tuple[str, Iterable[str]]], **numbers: int
 ) -> None:
     for kind, (name, known) in names.items():
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise InputError(unknown(kind, str(name), known))
-    for name, number in numbers.items():
-        least = 1 if name == "n_features" else 0
-        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= LARGEST:
-            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {LARGEST}")
+    check_numbers(**numbers)
     for role, model in models.items():
         if not isinstance(model, Embeddings):
             raise InputError(f"the {role} is of type {type(model).__name__}: expected koda_audit.Embeddings")
+
+
+def check_numbers(**numbers: int) -> None:
+    """Raises InputError for a seed or a number of features that is none.
+
+    >>> check_numbers(seed=0, n_features=1)
+    """
+    for name, number in numbers.items():
+        least = 1 if name.endswith("n_features") else 0
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= LARGEST:
+            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {LARGEST}")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -145,6 +167,7 @@ def _path(n: int, few: bool, features: str, path: str, available: int | None) ->
 def _quantile_rule(n: int, path: str, quantile: float, width: int) -> str:
     if not isinstance(quantile, Real) or isinstance(quantile, bool) or not 0 <= quantile <= 1:
         raise InputError(f"epsilon_quantile is {quantile!r}: expected a number from 0 to 1")
+    quantile = float(quantile)
     if path == "dense":
         return f"{quantile:g} quantile of the {n} eigenvalues of the reference's exact kernel matrix"
     if width - n >= 1 + (width - 1) * quantile:  # that many eigenvalues are 0

@@ -116,6 +116,7 @@ def find_discrepancies(
         **({} if preset is None else {"preset": (preset, PRESETS)}),
     }
     check_choices(models, choices, seed=seed, n_features=n_features)
+    n_features = int(n_features)
     place = choose_device(device)
     n = len(target)
     how = plan(

@@ -19,7 +19,7 @@ def dense_fits(n: int, available: int | None) -> bool:
     return available is None or DENSE * 8 * n * n <= available
 
 
-def check_memory(n: int, path: str, width: int, available: int | None) -> None:
+def check_memory(n: int, path: str, width: int, available: int | None, few: bool = False) -> None:
     """Stop where a path needs more bytes than there are; ``available`` None means unknown, and passes.
 
     Args:
@@ -27,6 +27,7 @@ def check_memory(n: int, path: str, width: int, available: int | None) -> None:
         path: "dense", "sample" or "reduced".
         width: columns of both models' features together.
         available: bytes.
+        few: there are fewer samples than columns.
 
     Raises:
         InputError: it does not fit; the message states both numbers.
@@ -35,7 +36,9 @@ def check_memory(n: int, path: str, width: int, available: int | None) -> None:
     """
     needed = 8 * {"dense": DENSE * n * n, "sample": SAMPLE * n * width, "reduced": REDUCED * width * width}[path]
     if available is not None and needed > available:
-        other = "path='reduced'" if path != "reduced" else "fewer n_features"
+        other = {"dense": "features='random'", "reduced": "fewer n_features"}.get(
+            path, "fewer n_features" if few else "path='reduced'"
+        )
         raise InputError(
             f"{n:,} samples need {needed:,} bytes ({needed / 2**30:.1f} GiB) on the {path} path, "
             f"and {available:,} ({available / 2**30:.1f} GiB) are free: take fewer samples or {other}"

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from koda_audit._files import atomic_write, digest, file_sha256, strict, write_json
-from koda_audit.embeddings.rows import Floats, StoredArray, Vectors
+from koda_audit.embeddings.rows import Floats, StoredArray, Vectors, stamp_of
 from koda_audit.errors import InputError, StoreError
 
 FORMAT = "koda_audit embeddings 1"
@@ -78,6 +79,8 @@ def read_shard(folder: Path, index: int, key: str) -> Shard | None:
         ids = tuple(record["ids"])
         if image is None or len(ids) != len(image):
             raise StoreError(f"{path} lists {len(ids)} ids for {0 if image is None else len(image)} rows")
+        if any(not 0 <= row < len(ids) for row in record["text_image"] or ()):
+            raise StoreError(f"{path} gives a text to an image that is not in this shard")
         lists = [None if record[name] is None else tuple(record[name]) for name in ("text_image", "captions", "labels")]
     return Shard(ids, image, text, *lists)
 
@@ -123,8 +126,15 @@ def write_all(folder: Path, shard: Shard, meta: Mapping[str, Any], classes: Floa
         digest(meta)
     except TypeError as error:
         raise InputError(f"meta must hold plain JSON types: {error}") from error
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose a folder")
+    if (folder / MANIFEST).is_dir():
+        raise InputError(f"{folder / MANIFEST} is a folder: choose another place")
     if (folder / MANIFEST).exists() and FORMAT not in (folder / MANIFEST).read_text("utf-8", "replace"):
         raise InputError(f"{folder} holds a {MANIFEST} that is not of embeddings: choose another folder")
+    # what is to be written may lie in files that are gone, or in this very folder: read it before anything is removed
+    text = None if shard.text is None else _in_float32(shard.text, "text")
+    shard = replace(shard, image=_in_float32(shard.image, "image"), text=text)
     # the old manifest goes before the rest: with it gone, nothing half-written can pass for complete
     (folder / MANIFEST).unlink(missing_ok=True)
     write_shard(folder, 0, shard, ALONE)
@@ -139,6 +149,8 @@ def read_all(folder: Path, key: str = ALONE) -> tuple[list[Shard], dict[str, Any
     """
     record = read_manifest(folder, key)
     shards = []
+    if not record["shards"]:
+        raise StoreError(f"{folder / MANIFEST} lists no shards: embed again")
     for index in range(int(record["shards"])):
         path = folder / f"{index:05d}.json"
         if not path.is_file() or file_sha256(path) != record["sha256"].get(path.name):
@@ -162,6 +174,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def _in_float32(array: Vectors, name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = np.asarray(array).astype(np.float32)
+    lengths = np.abs(narrow).max(axis=1, initial=0)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise InputError(f"{name} vectors do not fit into float32, in which they are kept: scale them")
+    return narrow
+
+
 def _write_array(path: Path, array: Vectors) -> None:
     with atomic_write(path) as stream:
         np.save(stream, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
@@ -175,4 +196,4 @@ def _read_array(path: Path, sha256: str, shape: Sequence[int]) -> StoredArray:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype != np.float32 or array.ndim != 2 or array.shape != tuple(shape):
         raise StoreError(f"{path} holds {array.dtype} {array.shape}, its record says float32 {tuple(shape)}")
-    return StoredArray(path, array.shape, path.stat().st_mtime_ns)
+    return StoredArray(path, array.shape, stamp_of(path))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from koda_audit.errors import StoreError
+from koda_audit.errors import InputError, StoreError
 
 Floats = NDArray[np.floating[Any]]
 
@@ -22,7 +22,7 @@ class StoredArray:
 
     path: Path
     shape: tuple[int, ...]
-    changed: int  # st_mtime_ns when it was verified
+    stamp: tuple[int, ...]  # of the file when it was verified
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -38,12 +38,18 @@ class StoredArray:
             StoreError: the file is gone, or another one by now.
         """
         try:
-            if self.path.stat().st_mtime_ns != self.changed:
-                raise StoreError(f"{self.path} was written to after these embeddings were loaded: load them again")
             mapped: Floats = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {error.strerror or error}") from error
+            if stamp_of(self.path) != self.stamp or mapped.shape != self.shape:
+                raise StoreError(f"{self.path} was written to after these embeddings were loaded: load them again")
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         return np.array(mapped[rows])
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class Rows(NDArrayOperatorsMixin):
@@ -62,6 +68,10 @@ class Rows(NDArrayOperatorsMixin):
     """
 
     def __init__(self, parts: Sequence[Vectors], order: NDArray[np.int64] | None = None) -> None:
+        widths = {part.shape[1]: number for number, part in enumerate(parts)}
+        if len(widths) != 1:
+            listed = ", ".join(f"{width} columns (part {number})" for width, number in widths.items())
+            raise InputError(f"vectors in parts must have one width, found {listed or 'no part'}")
         self._parts = tuple(parts)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self._order = order
@@ -83,13 +93,16 @@ class Rows(NDArrayOperatorsMixin):
 
     def take(self, order: NDArray[np.int64]) -> Rows:
         """These rows in another order, or some of them; nothing is read."""
+        order = np.asarray(order)
+        if order.dtype.kind not in "iu" or (order.size and not 0 <= order.min() <= order.max() < len(self)):
+            raise InputError(f"rows to take must be numbers from 0 to {len(self) - 1}")
         return Rows(self._parts, order if self._order is None else self._order[order])
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice) and key.step in (None, 1):
             start, stop, _ = key.indices(len(self))
             return self._between(start, max(start, stop)) if self._order is None else self._gather(self._order[key])
-        numbers = np.asarray(key)
+        numbers = np.asarray(key) if isinstance(key, (list, np.ndarray)) else np.empty(())
         if numbers.ndim == 1 and numbers.dtype.kind == "i":
             numbers = np.where(numbers < 0, numbers + len(self), numbers)
             if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
@@ -112,6 +125,8 @@ class Rows(NDArrayOperatorsMixin):
         return getattr(np.asarray(self), name)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(value, Rows) for value in options.get("out", ())):
+            return NotImplemented  # what lies on disk is not changed
         joined = (np.asarray(value) if isinstance(value, Rows) else value for value in inputs)
         return getattr(ufunc, method)(*joined, **options)
 

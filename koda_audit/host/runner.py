@@ -121,7 +121,7 @@ def _write(
 
 def _embed(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | None = None) -> Embeddings:
     how = "" if variant is None else f" in {variant}, for the floor"
-    _say(args, f"embedding with {spec.label}{how}: what the store has is not computed again")
+    _say(args, f"embedding with {spec.label}{how} (whatever is in the store already is taken from there)")
     model = _model(spec, _device(args), args.model_cache_dir, args.language)
     return embed(
         model,

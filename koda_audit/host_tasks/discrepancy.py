@@ -11,7 +11,7 @@ import pandas as pd
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.agreement import lobe_agreement
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, choose_device, plan
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_numbers, choose_device, plan
 from koda_audit.discrepancy.find import find_discrepancies, self_excess
 from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.quality import lobe_quality
@@ -67,7 +67,8 @@ class DiscrepancyTask:
             "--koda_epsilon",
             metavar="EPSILON",
             type=float,
-            help="coherence that the other model may show at most; default: 2/n, twice that of a random direction",
+            help="coherence that the other model may show at most; default: 2/n, twice that of a random direction, "
+            "and with random features at least 1/R",
         )
         group.add_argument(
             "--koda_halves",
@@ -86,7 +87,8 @@ class DiscrepancyTask:
         group.add_argument(
             "--koda_preset",
             metavar="|".join(PRESETS),
-            help="paper: KODA as published, random features and as epsilon the median eigenvalue of the other model",
+            help="paper: KODA as published, random features and as epsilon the median eigenvalue of the other model; "
+            "needs more than R samples",
         )
 
     def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
@@ -98,6 +100,7 @@ class DiscrepancyTask:
         ):
             if value not in known:
                 raise InputError(unknown(kind, value, filter(None, known)))
+        check_numbers(**{"--seed": options.seed, "--koda_n_features": options.koda_n_features})
         for name in ("koda_directions", "koda_n_features"):
             if getattr(options, name) < 1:
                 raise InputError(f"--{name} {getattr(options, name)}: at least 1")

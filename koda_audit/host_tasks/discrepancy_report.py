@@ -87,11 +87,17 @@ def section(
     floor = frame["floor"].iloc[0]
     against = "not measured" if math.isnan(floor) else f"{floor:.2g}"
     findings, rule = int(frame["finding"].sum()), found.settings
+    used = ""
+    if rule["path"] != "dense":
+        used = (
+            f"They were found with {rule['n_features']:,} random features a model, on which ε holds; under the exact "
+            f"kernel, which all other numbers are of, they reach up to {frame['coherence_reference'].max():.4g}. "
+        )
     return Section(
         f"What {ours} groups and {theirs} does not",
         f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
         f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
-        f"{frame['duality_gap'].max():.1g}). Its lobes are the groups of samples at either end. {findings} of "
+        f"{frame['duality_gap'].max():.1g}). {used}Its lobes are the groups of samples at either end. {findings} of "
         f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, "
         f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
         "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
