@@ -13,7 +13,7 @@ from torch import Tensor
 
 SIGNS = {"positive": 1.0, "negative": -1.0}
 SMALLEST, LARGEST = 3, 5_000  # samples of a lobe
-APART = 0.8  # similarity between two parts of a lobe, in that within the looser one, below which it is two groups
+APART = 0.7  # similarity between two parts of a lobe, in that within the looser one, below which it is two groups
 
 
 @dataclass(frozen=True)
