@@ -17,6 +17,7 @@ TABLES = {
     "memory": ("memory", "peak memory of the reduced path, from shards on disk"),
     "random": ("random_features", "random features against the exact kernel: cost and error"),
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
+    "findings": ("findings", "what is called a finding, on null and on planted data"),
     "baselines": ("baselines", "other methods on the same kernels"),
 }
 

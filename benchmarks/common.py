@@ -25,6 +25,7 @@ Figures = dict[str, Any]  # what a side measured, in plain JSON types
 GROUPS, LOST = 40, 8
 COLUMNS = {"image": 64, "text": 48}
 SPREAD, VIEW = 0.6, 0.3  # noise around a group's centre, and of the reference around the target; centres have 1
+CENTRES = 60  # densest samples of real features, of which centres of lost groups are drawn
 CLIP_GROUPS, CLIP_SIZE = 3, 15  # groups that the reference loses of real features, and the samples in each
 
 
@@ -74,20 +75,21 @@ def planted(n: int, seed: int) -> Planted:
 
 
 def planted_in_clip(folder: Path, seed: int) -> Planted:
-    """Real features, features_clip.npy (image and text, n, d); the densest groups are noise in the reference."""
+    """Real features, features_clip.npy (image and text, n, d); three dense groups are noise in the reference."""
     features = np.load(folder / "features_clip.npy").astype(np.float64)
     centred = features - features.mean(axis=1, keepdims=True)
     both = np.concatenate(list(centred), axis=1)
     both /= np.linalg.norm(both, axis=1, keepdims=True)
     cosine = both @ both.T
     density = np.sort(cosine, axis=1)[:, -CLIP_SIZE:].mean(axis=1)
+    random = np.random.default_rng(seed)
     free, groups = np.ones(len(cosine), dtype=bool), []
     for _ in range(CLIP_GROUPS):
-        centre = np.argmax(np.where(free, density, -2))
+        centre = random.choice(np.argsort(-np.where(free, density, -2))[:CENTRES])
         groups.append(np.argsort(-np.where(free, cosine[centre], -2))[:CLIP_SIZE])
         free &= cosine[centre] < 0.15  # the next group must be unlike this one
         free[groups[-1]] = False
-    lost, random = features.copy(), np.random.default_rng(seed)
+    lost = features.copy()
     for group in groups:
         noise = random.standard_normal((2, CLIP_SIZE, features.shape[2]))
         lost[:, group] = noise / np.linalg.norm(noise, axis=2, keepdims=True)
