@@ -3,7 +3,7 @@
 exact  find_discrepancies(features="exact"): two n x n kernel matrices
 r      find_discrepancies(path="reduced", n_features=r): the Gram matrix of 4r features, streamed
 
-Each runs in a process of its own and includes all that a user waits for: widths, directions, exact coherences, lobes.
+Each runs in a process of its own and includes widths, directions, exact coherences and lobes, not their stability.
 The floor is what neither can do without, at the rates measured in the same process: n^2 d flops for each of the two
 exact kernels that the coherences need, and 2 n^2 T for their products with T directions; beside that, for the exact
 side, the two kernel matrices made (n^2 d flops each), written once and read once, and for r features n D^2 flops of
@@ -37,7 +37,7 @@ def side(r: int | None, epsilon: float | None, directions: int, output: str, sou
     models = data(**source)
     kind: dict[str, Any] = {"features": "exact"} if r is None else {"path": "reduced", "n_features": r}
     with measured() as figures:
-        found = find_discrepancies(*models.models(), epsilon=epsilon, n_directions=directions, **kind)
+        found = find_discrepancies(*models.models(), epsilon=epsilon, n_directions=directions, halves=0, **kind)
     lobes = [part.id.to_numpy(dtype=np.int64) for _, part in found.subsets.groupby(["direction", "lobe"])]
     by_direction = found.frame.drop_duplicates("direction")
     values: dict[str, Any] = {name: by_direction[name].to_numpy() for name in KEPT}

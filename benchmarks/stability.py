@@ -34,7 +34,9 @@ PRODUCTS = 200  # of the power iteration; its value is then good to far more dig
 
 
 def found(models: Planted, r: int, seed: int) -> Discrepancies:
-    return find_discrepancies(*models.models(), features="random", n_features=r, n_directions=COMPARED, seed=seed)
+    return find_discrepancies(
+        *models.models(), features="random", n_features=r, n_directions=COMPARED, seed=seed, halves=0
+    )
 
 
 def across_seeds(models: Planted, r: int) -> dict[str, float]:
