@@ -50,7 +50,7 @@ def found(way: str, target: str = "target", reference: str = "reference", **opti
     """Each analysis once; all but "dense" by the subspace, which is what more than 512 samples take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subspace, "WHOLE", 512 if way == "dense" else 0)
-        settings = {"path": way, "n_directions": T} | WAYS[way] | options
+        settings = {"path": way, "n_directions": T, "halves": 0} | WAYS[way] | options
         return find_discrepancies(models()[target], models()[reference], **settings)  # type: ignore[arg-type]
 
 
@@ -192,7 +192,7 @@ def test_both_halves_of_the_samples_return_the_planted_groups() -> None:
         ids = tuple(str(row) for row in np.sort(rows))
         half = [model.aligned_to(models()["target"].ids) for model in models().values()]
         pair = [Embeddings(m.image[np.sort(rows)], m.text[np.sort(rows)], ids=ids) for m in half]  # type: ignore[index]
-        result = find_discrepancies(*pair, n_directions=T)
+        result = find_discrepancies(*pair, n_directions=T, halves=0)
         assert min(purity(result, topic) for topic in LOST) > 0.9
 
 

@@ -44,12 +44,12 @@ def pair():
 
 @pytest.fixture(scope="module")
 def found(pair):
-    return find_discrepancies(*pair, n_directions=4)
+    return find_discrepancies(*pair, n_directions=4, halves=0)
 
 
 @pytest.mark.parametrize("modality", ["joint", "image", "text"])
 def test_planted_groups_are_returned_with_purity(pair, modality):
-    found = find_discrepancies(*pair, modality=modality, n_directions=4)
+    found = find_discrepancies(*pair, modality=modality, n_directions=4, halves=0)
     for group in GROUPS:
         assert best_purity(found, group, least=8) >= 0.9
     assert found.frame.duality_gap.max() <= 1e-9
@@ -121,12 +121,12 @@ def test_directions_are_orthonormal_and_oriented(found):
 
 def test_the_order_of_the_reference_does_not_matter(pair, found):
     shuffled = pair[1].aligned_to(tuple(np.random.default_rng(1).permutation(pair[1].ids)))
-    pd.testing.assert_frame_equal(find_discrepancies(pair[0], shuffled, n_directions=4).frame, found.frame)
+    pd.testing.assert_frame_equal(find_discrepancies(pair[0], shuffled, n_directions=4, halves=0).frame, found.frame)
 
 
 def test_the_units_of_a_model_do_not_matter(pair, found):
     scaled = Embeddings(1000 * pair[0].image, 0.01 * pair[0].text)
-    frame = find_discrepancies(scaled, pair[1], n_directions=4).frame
+    frame = find_discrepancies(scaled, pair[1], n_directions=4, halves=0).frame
     np.testing.assert_allclose(frame.coherence_target, found.frame.coherence_target, rtol=1e-7)
 
 
@@ -146,7 +146,7 @@ def test_fixed_multiplier(pair):
 
 def test_fewer_directions_when_epsilon_runs_out(pair):
     with pytest.warns(FewerDirections, match="of 80 directions"):
-        found = find_discrepancies(*pair, n_directions=80, epsilon=0.004)
+        found = find_discrepancies(*pair, n_directions=80, epsilon=0.004, halves=0)
     assert 1 <= found.directions.shape[1] < 80
     assert found.frame.direction.max() == found.directions.shape[1]
 
@@ -241,7 +241,7 @@ def test_groups_lost_on_real_clip_features():
     for group in groups:
         noise = np.random.default_rng(0).standard_normal((2, len(group), features.shape[2]))
         lost[:, group] = noise / np.linalg.norm(noise, axis=2, keepdims=True)
-    found = find_discrepancies(Embeddings(*features), Embeddings(*lost), n_directions=5)
+    found = find_discrepancies(Embeddings(*features), Embeddings(*lost), n_directions=5, halves=0)
     for group in groups:
         assert best_purity(found, group, least=8) >= 0.9
     assert found.frame.duality_gap.max() <= 1e-6

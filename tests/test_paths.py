@@ -57,7 +57,7 @@ def gram(kernel: str, model: Embeddings, sigmas: dict[str, float]) -> np.ndarray
 def test_every_kernel_on_every_path(pair: tuple[Embeddings, Embeddings], kernel: str, path: str) -> None:
     # the reduced path takes no more columns than there are samples: 4r of the Gaussian kernel, 2l of the others
     count = {"dense": 1, "sample": 1000, "reduced": 58 if kernel == "rbf" else 117}[path]
-    found = find_discrepancies(*pair, kernel=kernel, path=path, n_features=count, n_directions=6)
+    found = find_discrepancies(*pair, halves=0, kernel=kernel, path=path, n_features=count, n_directions=6)
     best = sorted(purities(found))
     if path != "reduced":
         assert best[2] >= 0.9
@@ -78,7 +78,7 @@ def test_every_kernel_on_every_path(pair: tuple[Embeddings, Embeddings], kernel:
 
 def test_sample_and_reduced_are_the_same_problem(pair: tuple[Embeddings, Embeddings]) -> None:
     sample, reduced = (
-        find_discrepancies(*pair, path=path, n_features=20, n_directions=3) for path in ("sample", "reduced")
+        find_discrepancies(*pair, halves=0, path=path, n_features=20, n_directions=3) for path in ("sample", "reduced")
     )
     assert (np.abs((sample.directions * reduced.directions).sum(axis=0)) > 1 - 1e-6).all()
     np.testing.assert_allclose(sample.frame.used_target, reduced.frame.used_target, rtol=1e-6)
@@ -87,15 +87,15 @@ def test_sample_and_reduced_are_the_same_problem(pair: tuple[Embeddings, Embeddi
 def test_more_features_come_closer_to_the_exact_kernel(pair: tuple[Embeddings, Embeddings]) -> None:
     errors = []
     for count in (30, 300, 3000):
-        frame = find_discrepancies(*pair, path="sample", n_features=count, n_directions=3).frame
+        frame = find_discrepancies(*pair, halves=0, path="sample", n_features=count, n_directions=3).frame
         errors.append(float((frame.used_target - frame.coherence_target).abs().mean()))
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
 def test_chunks_do_not_matter(pair: tuple[Embeddings, Embeddings], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = find_discrepancies(*pair, path="reduced", n_features=50, n_directions=2)
+    whole = find_discrepancies(*pair, halves=0, path="reduced", n_features=50, n_directions=2)
     monkeypatch.setattr("koda_audit.discrepancy.paths.CHUNK", 7)
-    parts = find_discrepancies(*pair, path="reduced", n_features=50, n_directions=2)
+    parts = find_discrepancies(*pair, halves=0, path="reduced", n_features=50, n_directions=2)
     np.testing.assert_allclose(whole.frame.used_target, parts.frame.used_target, rtol=1e-8)
 
 
@@ -145,7 +145,7 @@ def test_the_path_is_chosen_by_size_and_can_be_forced(
 )
 def test_bad_choices(pair: tuple[Embeddings, Embeddings], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_discrepancies(*pair, **arguments)  # type: ignore[arg-type]
+        find_discrepancies(*pair, halves=0, **arguments)  # type: ignore[arg-type]
 
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -159,7 +159,7 @@ def test_shards_on_disk_and_devices_give_the_same(
     """Captions out of order, ids out of order, several captions an image, blocks and chunks across shards."""
     monkeypatch.setattr("koda_audit._kernels.blocks.BLOCK", 50)
     monkeypatch.setattr("koda_audit.discrepancy.paths.CHUNK", 70)
-    settings = {"path": path, "n_features": 50, "n_directions": 2}
+    settings = {"path": path, "n_features": 50, "n_directions": 2, "halves": 0}
     expected = find_discrepancies(*(in_float32(model) for model in pair), device="cpu", **settings)
     order = np.random.default_rng(0).permutation(N)
     stored = []
@@ -186,7 +186,7 @@ def in_float32(model: Embeddings) -> Embeddings:
 
 @pytest.mark.parametrize("path", ["sample", "reduced", "dense"])
 def test_epsilon_as_a_quantile_of_the_references_eigenvalues(pair: tuple[Embeddings, Embeddings], path: str) -> None:
-    found = find_discrepancies(*pair, path=path, n_features=59, n_directions=2, epsilon_quantile=0.7)
+    found = find_discrepancies(*pair, halves=0, path=path, n_features=59, n_directions=2, epsilon_quantile=0.7)
     if path == "dense":
         eigenvalues = np.linalg.eigvalsh(gram("rbf", pair[1], found.bandwidths["reference"]["sigmas"]))
         assert (
@@ -206,15 +206,15 @@ def test_epsilon_as_a_quantile_of_the_references_eigenvalues(pair: tuple[Embeddi
 
 def test_the_largest_quantile_asks_for_nothing(pair: tuple[Embeddings, Embeddings]) -> None:
     """At q = 1 epsilon is the reference's leading eigenvalue, so that the first direction is the target's own."""
-    found = find_discrepancies(*pair, path="dense", n_directions=1, epsilon_quantile=1.0)
+    found = find_discrepancies(*pair, halves=0, path="dense", n_directions=1, epsilon_quantile=1.0)
     assert found.frame.multiplier[0] == 0
     assert found.frame.coherence_target[0] == pytest.approx(found.spectrum.target[0], rel=1e-9)
 
 
 def test_the_paper_preset(pair: tuple[Embeddings, Embeddings]) -> None:
     """Random features, the median eigenvalue, and directions that are leading eigenvectors at their own multiplier."""
-    found = find_discrepancies(*pair, n_features=100, n_directions=3, preset="paper")
-    same = find_discrepancies(*pair, features="random", n_features=100, n_directions=3, epsilon_quantile=0.5)
+    found = find_discrepancies(*pair, halves=0, n_features=100, n_directions=3, preset="paper")
+    same = find_discrepancies(*pair, halves=0, features="random", n_features=100, n_directions=3, epsilon_quantile=0.5)
     assert (found.settings["preset"], found.settings["path"], found.epsilon) == ("paper", "sample", same.epsilon)
     # here no eigenvalue is multiple, so the paper's rule reaches the optimum too
     np.testing.assert_allclose(found.frame.used_target, same.frame.used_target, rtol=1e-5)
