@@ -92,7 +92,10 @@ def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
         contrast = _solve(GramPair(gram, split, goal.n_directions), goal)
     coordinates = torch.from_numpy(contrast.directions).to(gram)
     inside, outside = coordinates[: len(gram)] / n**0.5, coordinates[len(gram) :]
-    x = torch.cat([(torch.cat(both, dim=1) @ inside).cpu() for both in features.chunks()])
+    # into one tensor: small pieces between large chunks would keep the freed ones from going back to the system
+    x = torch.empty((n, inside.shape[1]), dtype=torch.float64)
+    for start, both in zip(range(0, n, CHUNK), features.chunks(), strict=True):
+        x[start : start + CHUNK] = torch.cat(both, dim=1) @ inside
     if beyond:
         x += _orthogonal_to(features, gram, goal) @ outside.cpu()
     # lengths and angles in the span lose digits where the Gram matrix is nearly singular
