@@ -9,7 +9,7 @@ import torch
 
 from koda_audit._arrays import Vectors
 from koda_audit._kernels.bandwidth import TARGET, fit_bandwidth
-from koda_audit._kernels.blocks import kernel_blocks
+from koda_audit._kernels.blocks import Blocks, kernel_blocks
 from koda_audit.discrepancy.lobes import Lobe, coherence
 from koda_audit.errors import InputError
 
@@ -48,9 +48,10 @@ def excess_at_other_widths(
         except InputError:  # too few samples, or too many equal ones, for so narrow a kernel
             found[key] = [math.nan] * len(lobes)
             continue
-        parts = [[blocks.part(torch.from_numpy(lobe.rows)) for lobe in lobes] for blocks in (target, reference)]
-        found[key] = [
-            coherence(mine, lobe.weights) - coherence(other, lobe.weights)
-            for lobe, mine, other in zip(lobes, *parts, strict=True)
-        ]
+        # one part at a time: those of all lobes together would take more memory than anything else
+        found[key] = [_coherence(target, lobe) - _coherence(reference, lobe) for lobe in lobes]
     return found
+
+
+def _coherence(blocks: Blocks, lobe: Lobe) -> float:
+    return coherence(blocks.part(torch.from_numpy(lobe.rows)), lobe.weights)
