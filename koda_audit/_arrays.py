@@ -73,7 +73,8 @@ class OnDevice:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.values.shape  # type: ignore[no-any-return]
+        rows, columns = self.values.shape
+        return rows, columns
 
     def __len__(self) -> int:
         return len(self.values)

@@ -15,6 +15,7 @@ from koda_audit.discrepancy.findings import Rule, measures, verdicts
 from koda_audit.discrepancy.lobes import Lobe, lobes
 from koda_audit.discrepancy.paths import Goal
 from koda_audit.discrepancy.stability import stability
+from koda_audit.errors import InputError
 
 N, LOST = 240, [range(24), range(24, 40)]  # 10 % and 6.7 % of the samples
 
@@ -154,3 +155,12 @@ def test_loss_and_excess_from_the_kernels():
     held, kept = (w @ blocks.part(torch.from_numpy(lobe.rows)).numpy() @ w for blocks in (target, reference))
     assert measured["excess"] == pytest.approx(held - kept)
     assert measured["loss"] == pytest.approx(1 - kept / held)
+
+
+def test_so_few_samples_that_halves_have_no_direction():
+    random = np.random.default_rng(0)
+    models = [Embeddings(random.standard_normal((5, 3))) for _ in range(2)]
+    found = find_discrepancies(*models, modality="image", kernel="cosine", n_directions=1)
+    assert found.frame.stability.isna().all()
+    with pytest.raises(InputError, match="halves is -1: expected a whole number from 0"):
+        find_discrepancies(*models, modality="image", kernel="cosine", n_directions=1, halves=-1)

@@ -119,7 +119,9 @@ def test_the_papers_rule_stops_short_where_the_leading_eigenvalue_is_multiple() 
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-18, 1e-14])
-def test_epsilon_at_the_floor_of_more_coordinates_than_are_solved_whole(epsilon: float, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_epsilon_at_the_floor_of_more_coordinates_than_are_solved_whole(
+    epsilon: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("koda_audit._contrast.subspace.WHOLE", 0)
     a, b = features(0, 30), features(1, 30)
     found = solve_operators(FeaturePair(a, b), epsilon=epsilon, n_directions=2)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from koda_audit import Embeddings
-from koda_audit.discrepancy.themes import Themes, sample_texts, shared_words, terms
+from koda_audit.discrepancy.themes import Themes, sample_texts, terms
+
+
+def shared_words(captions, members, most=2, whole=False):
+    return Themes(captions, whole).shared(members, most)
 
 
 def test_words_that_set_a_lobe_apart() -> None:

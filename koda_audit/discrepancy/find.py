@@ -115,7 +115,7 @@ def find_discrepancies(
         "path": (path, ("auto", *PATHS)),
         **({} if preset is None else {"preset": (preset, PRESETS)}),
     }
-    check_choices(models, choices, seed=seed, n_features=n_features)
+    check_choices(models, choices, seed=seed, n_features=n_features, halves=halves)
     n_features = int(n_features)
     place = choose_device(device)
     n = len(target)

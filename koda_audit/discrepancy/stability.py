@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._contrast.operators import DensePair
-from koda_audit._contrast.solve import solve_operators
+from koda_audit._contrast.solve import FewerDirections, solve_operators
 from koda_audit._kernels.blocks import Blocks
 from koda_audit.discrepancy.lobes import Lobe, lobes
 from koda_audit.discrepancy.paths import Goal
@@ -39,9 +40,11 @@ def stability(
         halves: how many.
 
     Returns:
-        (len(found),)
+        (len(found),), nan with fewer than 6 samples.
     """
     n = target.n
+    if min(n, POOL) // 2 < 3:
+        return np.full(len(found), np.nan)  # halves of so few samples have no direction
     random = np.random.default_rng([goal.seed, 1])
     pool = np.sort(random.choice(n, POOL, replace=False)) if n > POOL else np.arange(n)
     kernels = [n * blocks.part(torch.from_numpy(pool)) for blocks in (target, reference)]
@@ -63,7 +66,9 @@ def _lobes(kernels: Sequence[Tensor], half: NDArray[np.int64], goal: Goal) -> li
     again = replace(goal, epsilon=None if goal.epsilon is None else max(goal.epsilon, 2 / m))
     count = min(goal.n_directions, m - 2)
     pair = DensePair(target, reference)
-    contrast = solve_operators(
-        pair, again.epsilon, count, goal.multiplier, TOLERANCE, goal.seed, goal.mixed, whole_up_to=0
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewerDirections)  # a half then offers fewer lobes, and that is counted
+        contrast = solve_operators(
+            pair, again.epsilon, count, goal.multiplier, TOLERANCE, goal.seed, goal.mixed, whole_up_to=0
+        )
     return lobes(contrast.directions, lambda rows: target[rows][:, rows])

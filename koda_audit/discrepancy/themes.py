@@ -87,15 +87,6 @@ class Themes:
         return [term for term in clear if term in telling or (term not in words and term not in replaced)]
 
 
-def shared_words(captions: Sequence[str], members: Iterable[int], most: int = 2, whole: bool = False) -> Shared:
-    """``Themes(captions, whole).shared(members, most)``, for a single lobe.
-
-    >>> shared_words(["a red cat", "a red dog", "a blue cat", "a blue dog"], members=[0, 1])
-    [('red', 1.0, 0.0)]
-    """
-    return Themes(captions, whole).shared(members, most)
-
-
 def sample_texts(model: Embeddings) -> tuple[tuple[str, ...], bool] | None:
     """What is known of each sample in words, and whether each text is one word: the name of a class.
 
