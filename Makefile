@@ -1,4 +1,4 @@
-# make demo   install into .venv and audit three small models, offline
+# make demo   install into .venv and audit four small models, offline
 # make test   what continuous integration runs
 # make clean  remove .venv and all that was built
 PYTHON ?= python3

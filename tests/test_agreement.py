@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from koda_audit.discrepancy.agreement import COLUMNS, lobe_agreement
-from koda_audit.discrepancy.points import kernel_points, one_lobe_each
+from koda_audit.discrepancy.points import kernel_points
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.repeat([0, 1, 2], 8)
@@ -18,7 +18,7 @@ CENTRES = 5 * RANDOM.normal(size=(3, 6))
 APART = CENTRES[LABELS] + RANDOM.normal(size=(24, 6))
 MIXED = RANDOM.normal(size=(24, 6))
 LOBES = pd.DataFrame({"direction": [1, 1, 2], "lobe": ["positive", "negative", "positive"]})
-MEMBERS = LOBES.loc[LABELS].reset_index(drop=True).assign(row=np.arange(24), weight=0.2)
+MEMBERS = LOBES.loc[LABELS].reset_index(drop=True).assign(row=np.arange(24), own=True)
 
 
 def sides(target, reference):
@@ -65,19 +65,12 @@ def test_samples_that_are_all_alike():
     assert (found.value == 0).all()
 
 
-def test_a_sample_belongs_to_the_lobe_where_it_weighs_most():
-    members = pd.DataFrame(
-        {
-            "direction": [1, 1, 2, 2, 3],
-            "lobe": ["positive"] * 5,
-            "row": [5, 6, 6, 7, 7],
-            "weight": [0.9, 0.3, 0.2, 0.1, 0.6],  # 6: a third of the first lobe's heaviest, all of the second's
-        }
-    )
-    single = one_lobe_each(members)
-    assert single[["direction", "row", "label"]].to_numpy().tolist() == [[1, 5, 0], [2, 6, 1], [3, 7, 2]]
-    equal = one_lobe_each(members.assign(weight=0.5))
-    assert equal[["direction", "row"]].to_numpy().tolist() == [[1, 5], [1, 6], [2, 7]]
+def test_a_sample_counts_where_it_is_the_lobes_own():
+    twice = MEMBERS.tail(8).assign(direction=3, lobe="positive", own=False)
+    both = pd.concat([MEMBERS, twice], ignore_index=True)
+    for kernel in ("rbf", "cosine"):
+        given = (kernel, sides(APART, MIXED), widths(kernel))
+        pd.testing.assert_frame_equal(lobe_agreement(*given, both), lobe_agreement(*given, MEMBERS))
 
 
 def test_distances_of_points_are_those_of_the_kernel():

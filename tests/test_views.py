@@ -32,9 +32,7 @@ NONE = {role: {} for role in VECTORS}
 def lobes(k):
     """Samples of k lobes; every second sample lies in two."""
     rows = np.arange(4 * k) * 2 % 100
-    frame = pd.DataFrame(
-        {"number": np.repeat(np.arange(k), 4), "row": rows, "weight": np.tile([0.4, 0.3, 0.2, 0.1], k)}
-    )
+    frame = pd.DataFrame({"number": np.repeat(np.arange(k), 4), "row": rows, "own": True})
     frame["direction"], frame["lobe"] = frame["number"] // 2 + 1, np.where(frame["number"] % 2, "negative", "positive")
     return frame
 
@@ -129,7 +127,7 @@ def test_samples_of_a_layout(monkeypatch):
     monkeypatch.setattr(layouts, "MOST", 40)
     monkeypatch.setattr(layouts, "OTHERS", 10)
     members = pd.DataFrame({"direction": 1, "lobe": np.repeat(["a", "b"], 40), "row": np.arange(80)})
-    members["weight"] = np.tile(np.linspace(1, 0.1, 40), 2)
+    members["own"] = True
     seen = []
 
     def kept(kernel, vectors, sigmas, rows):
@@ -148,7 +146,7 @@ def test_a_layout_keeps_neighbours_and_is_the_same_every_time():
     centres = np.repeat([0, 1], 30)[:, None] * [9.0, 0, 0]
     points = torch.from_numpy(centres + RANDOM.normal(size=(60, 3)))
     vectors = {"target": {"image": points}, "reference": {"image": points[RANDOM.permutation(60)]}}
-    members = pd.DataFrame({"direction": 1, "lobe": np.repeat(["a", "b"], 30), "row": np.arange(60), "weight": 0.1})
+    members = pd.DataFrame({"direction": 1, "lobe": np.repeat(["a", "b"], 30), "row": np.arange(60), "own": True})
     first, second = (lobe_layout("rbf", vectors, SIGMAS, members).places for _ in range(2))
     for role in vectors:
         np.testing.assert_array_equal(first[role], second[role])

@@ -1,7 +1,8 @@
-"""The embedded default: audit three small models on drawn digits, offline, and write one report.
+"""The embedded default: audit four small models on drawn digits, offline, and write one report.
 
 ``colour`` is compared with ``plain`` (trained without colour words), with ``broken`` (the same weights behind the wrong
-preprocessing: an upgrade that broke in silence) and, as a control, with itself in other batches.
+preprocessing: an upgrade that broke in silence), with ``reseeded`` (trained again with another seed) and, as a control,
+with itself in other batches.
 """
 
 from __future__ import annotations
@@ -43,15 +44,17 @@ OPTIONS = Namespace(
     koda_directions=4,
     koda_epsilon=None,
     koda_preset=None,
+    koda_rotation="none",
     koda_halves=HALVES,
     koda_min_stability=MIN_STABILITY,
     seed=0,
 )
-DATA = "digits_captions"
+DATA, CLASSES = "digits_captions", "digits"  # the same drawings with captions, and with the digit as class
 REFERENCE = "colour"
 OTHERS = {
     "plain": "the same images, but its captions never named a colour",
     "broken": "the weights of colour behind the wrong preprocessing: an upgrade that broke in silence",
+    "reseeded": "colour trained again with another seed",
     "again": "colour itself, in batches of another size: the control",
 }
 
@@ -69,15 +72,31 @@ def main(output: Path, quiet: bool) -> int:
     check_replaceable(output)
     started = time.monotonic()
     home = cache_folder() / "demo"
-    models, root = write_models(home / "models"), write_webdatasets(home / "data")[DATA]
+    models, exports = write_models(home / "models"), write_webdatasets(home / "data")
+    root = exports[DATA]
     store = Store(home / "store")
-    dataset = load_dataset(f"wds/{DATA}", str(root), hash_file=store.file_sha256)
+    dataset, classes = (
+        load_dataset(f"wds/{name}", str(exports[name]), hash_file=store.file_sha256) for name in (DATA, CLASSES)
+    )
 
     def embedded(name: str, store: Store, batch_size: int = 64) -> Embeddings:
         model = load_model(ModelSpec(f"local-dir:{models[name]}"))
-        return embed(model, dataset, store, batch_size=batch_size, workers=0, quiet=quiet)
+        pairs, digits = (
+            embed(model, data, store, batch_size=batch_size, workers=0, quiet=quiet) for data in (dataset, classes)
+        )
+        digits = digits.aligned_to(pairs.ids)
+        return Embeddings(
+            pairs.image,
+            pairs.text,
+            ids=pairs.ids,
+            captions=pairs.captions,
+            labels=digits.labels,
+            class_text=digits.class_text,
+            class_names=digits.class_names,
+            meta=pairs.meta,
+        )
 
-    names = (REFERENCE, "plain", "broken")
+    names = (REFERENCE, *OTHERS)[:-1]
     first = {name: embedded(name, store) for name in names}
     again = {name: embedded(name, Store(home / "store-again"), batch_size=37) for name in names}
     reference, control = first[REFERENCE], again[REFERENCE]
@@ -102,7 +121,7 @@ def main(output: Path, quiet: bool) -> int:
     )
     if not quiet:
         print(terminal_table(summary))
-        print(f"\nThree comparisons of {len(reference)} image-text pairs in {time.monotonic() - started:.0f} s.")
+        print(f"\nFour comparisons of {len(reference)} image-text pairs in {time.monotonic() - started:.0f} s.")
         print(f"One of them in the runner of clip_benchmark:\n\n{_command(models, root)}\n")
     print(f"Report: {report}")
     return 0

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
 from koda_audit._arrays import Vectors
-from koda_audit.discrepancy.points import kernel_points, one_lobe_each
+from koda_audit.discrepancy.points import kernel_points
 
 RUNS = 10  # as in KODA
 SCORES = MappingProxyType(
@@ -39,8 +39,8 @@ def lobe_agreement(
         kernel: a name of ``table.KERNELS``; it says which points are clustered, see ``kernel_points``.
         vectors: "target" and "reference" -> modality -> (n, d).
         sigmas: "target" and "reference" -> modality -> width, for "rbf"; else empty mappings.
-        members: a row per sample of a lobe: ``direction``, ``lobe``, ``row``, ``weight``. A sample of several lobes
-            counts in one, see ``one_lobe_each``.
+        members: a row per sample of a lobe: ``direction``, ``lobe``, ``row``, ``own``. A sample of several lobes counts
+            where it is the lobe's own.
         seed: of the first run; the others take the numbers that follow.
 
     Returns:
@@ -53,13 +53,14 @@ def lobe_agreement(
     ...     "target": {"image": torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])},
     ...     "reference": {"image": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0]])},
     ... }
-    >>> lobes = pd.DataFrame({"direction": 1, "lobe": ["a", "a", "b", "b"], "row": range(4), "weight": 0.5})
+    >>> lobes = pd.DataFrame({"direction": 1, "lobe": ["a", "a", "b", "b"], "row": range(4), "own": True})
     >>> found = lobe_agreement("cosine", vectors, {"target": {}, "reference": {}}, lobes)
     >>> found[found.measure == "ARI"].value.round(3).tolist()
     [1.0, -0.5]
     """
-    single = one_lobe_each(members)
-    labels, rows = single["label"].to_numpy(), single["row"].to_numpy()
+    single = members[members["own"]]
+    labels = single.groupby(["direction", "lobe"], sort=False).ngroup().to_numpy()
+    rows = single["row"].to_numpy()
     k = len(np.unique(labels))
     records = []
     for role in ("target", "reference") if k > 1 else ():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,17 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._arrays import OnDevice, Vectors
-from koda_audit._contrast.solve import Contrast
-from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
-from koda_audit._kernels.blocks import Blocks, kernel_blocks, leading_spectrum
-from koda_audit._kernels.rbf import MODALITIES
-from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, choose_device, plan
-from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, measures, verdicts
-from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
-from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve
+from koda_audit._kernels.bandwidth import TARGET
+from koda_audit._kernels.blocks import kernel_blocks, leading_spectrum
+from koda_audit.discrepancy.choices import N_FEATURES, check_numbers
+from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, owned, verdicts
+from koda_audit.discrepancy.lobes import Lobe
 from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.search import Search, search
 from koda_audit.discrepancy.sensitivity import excess_at_other_widths
 from koda_audit.discrepancy.shares import modality_shares
 from koda_audit.discrepancy.stability import HALVES, stability
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.errors import InputError
 
 BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 4,000 rows"
 
@@ -46,6 +41,7 @@ def find_discrepancies(
     seed: int = 0,
     preset: str | None = None,
     epsilon_quantile: float | None = None,
+    rotation: str = "none",
     device: str | torch.device | None = None,
     floor: float | None = None,
     halves: int = HALVES,
@@ -83,6 +79,8 @@ def find_discrepancies(
             multiple; the duality gap tells).
         epsilon_quantile: instead of epsilon, this quantile of the eigenvalues of the reference's covariance (2r of
             them), or of its kernel matrix on the dense path, which is another number.
+        rotation: "varimax" turns the directions within their span so that each has its weight on few samples; none then
+            has a certificate of its own.
         device: "cpu", "cuda", "cuda:1"; by default CUDA where there is one.
         floor: the excess that a finding must exceed, from ``self_excess``; None is 0.
         halves: random halves of the samples on which directions are found again, for the stability of each lobe; 0
@@ -107,105 +105,62 @@ def find_discrepancies(
     >>> len(first), {int(sample) for sample in first.id} <= set(range(12))
     (11, True)
     """
-    models = {"target": target, "reference": reference}
-    choices = {
-        "modality": (modality, MODALITIES),
-        "kernel": (kernel, KERNELS),
-        "features": (features, FEATURES),
-        "path": (path, ("auto", *PATHS)),
-        **({} if preset is None else {"preset": (preset, PRESETS)}),
-    }
-    check_choices(models, choices, seed=seed, n_features=n_features, halves=halves)
-    n_features = int(n_features)
-    place = choose_device(device)
-    n = len(target)
-    how = plan(
-        n,
-        n_directions=n_directions,
+    check_numbers(halves=halves)
+    found = search(
+        target,
+        reference,
+        modality=modality,
         kernel=kernel,
         features=features,
+        epsilon=epsilon,
+        n_directions=n_directions,
+        multiplier=multiplier,
         path=path,
         n_features=n_features,
-        epsilon=epsilon,
-        epsilon_quantile=epsilon_quantile,
-        multiplier=multiplier,
+        seed=seed,
         preset=preset,
-        device=place,
+        epsilon_quantile=epsilon_quantile,
+        rotation=rotation,
+        device=device,
     )
-    vectors = {role: _vectors(model.aligned_to(target.ids), modality, role, place) for role, model in models.items()}
-
-    widths = {
-        role: _bandwidth(vectors[role], model, role, int(seed))
-        for role, model in models.items()
-        if KERNELS[kernel].has_bandwidth
-    }
-    sigmas = {role: widths[role].sigmas if widths else {} for role in models}
-    goal = Goal(how.epsilon, how.quantile, n_directions, multiplier, int(seed), how.mixed)
-    contrast, level = solve(Sides(vectors, sigmas, kernel, place), goal, how.path, n_features)
-    directions = oriented(contrast.directions)
-    blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
-    exact = _exact(blocks, directions, int(seed))
-    found = lobes(directions, blocks["target"].part)
-    measured = [measures(lobe, blocks["target"], blocks["reference"]) for lobe in found]
-    stable = np.full(len(found), math.nan)
+    stable = np.full(len(found.lobes), math.nan)
     if halves:
-        stable = stability(found, blocks["target"], blocks["reference"], replace(goal, epsilon=level), halves)
+        stable = stability(found.lobes, found.blocks["target"], found.blocks["reference"], found.goal, int(halves))
+    own = owned(found.lobes, found.measures, stable)
     rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
-    shares = _shares(kernel, vectors, sigmas, found) if modality == "joint" else [{} for _ in found]
-    rows = [
-        {
-            "direction": lobe.direction + 1,
-            "lobe": lobe.name,
-            "n": len(lobe.rows),
-            **{key: values[lobe.direction] for key, values in exact.items()},
-            **_used(contrast, lobe.direction, level),
-            **lobe_measures,
-            **lobe_shares,
-            **verdict,
-        }
-        for lobe, lobe_measures, lobe_shares, verdict in zip(
-            found, measured, shares, verdicts(found, measured, stable, rule), strict=True
-        )
-    ]
-    samples = [
-        {
-            "direction": row["direction"],
-            "lobe": row["lobe"],
-            "id": target.ids[sample],
-            "weight": weight,
-            "rank": rank,
-            "finding": row["finding"],
-        }
-        for lobe, row in zip(found, rows, strict=True)
-        for rank, (sample, weight) in enumerate(zip(lobe.rows.tolist(), lobe.weights.tolist(), strict=True), 1)
-    ]
-    spectrum = pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in blocks.items()})
+    judged = verdicts(found.measures, stable, own, rule)
+    frame = pd.DataFrame(_rows(found, kernel, judged))
+    if found.widths:
+        frame = frame.assign(**excess_at_other_widths(found.vectors, found.lobes, int(seed)))
+    spectrum = pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in found.blocks.items()})
+    level, n = found.goal.epsilon, len(target)
     return Discrepancies(
-        frame=pd.DataFrame(rows).assign(**(excess_at_other_widths(vectors, found, int(seed)) if widths else {})),
-        directions=directions,
-        subsets=pd.DataFrame(samples),
-        bandwidths={role: asdict(width) for role, width in widths.items()},
+        frame=frame,
+        directions=found.directions,
+        subsets=_subsets(found.lobes, frame, own, target.ids),
+        bandwidths={role: asdict(width) for role, width in found.widths.items()},
         spectrum=spectrum,
-        epsilon=None if level is None else float(level),
+        epsilon=level,
         settings={
             "modality": modality,
             "kernel": kernel,
-            "path": how.path,
+            "path": found.plan.path,
             "preset": preset,
-            "n_features": None if how.path == "dense" else int(n_features),
+            "n_features": None if found.plan.path == "dense" else int(n_features),
             "n": n,
             "n_directions": int(n_directions),
-            "epsilon_rule": how.rule,
+            "rotation": rotation,
+            "epsilon_rule": found.plan.rule,
             **_epsilon(level, n, float(spectrum["reference"].iloc[0])),
-            "feature_noise": None if how.path == "dense" else 1 / (2 * n_features),
+            "feature_noise": None if found.plan.path == "dense" else 1 / (2 * n_features),
             "multiplier": None if multiplier is None else float(multiplier),
             "halves": int(halves),
             "min_stability": rule.min_stability,
-            **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if widths else {}),
+            **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if found.widths else {}),
             "seed": int(seed),
         },
-        vectors=vectors,
-        sigmas=sigmas,
+        vectors=found.vectors,
+        sigmas=found.sigmas,
     )
 
 
@@ -215,33 +170,46 @@ def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
     Args:
         model: the target of the comparison that is to be judged.
         again: the same model on the same samples in other batches, another dtype, crop or whatever makes no difference.
-        settings: those of ``find_discrepancies``.
+        settings: those of ``find_discrepancies`` down to ``device``.
 
     >>> import numpy as np
     >>> vectors = np.random.default_rng(0).normal(size=(40, 8))
     >>> self_excess(Embeddings(vectors), Embeddings(vectors), modality="image", n_directions=2)
     0.0
     """
-    found = find_discrepancies(model, again, **{**settings, "halves": 0})
-    return max(float(found.frame["excess"].max()), 0.0)
+    return max(0.0, *(measured["excess"] for measured in search(model, again, **settings).measures))
 
 
-def _vectors(model: Embeddings, modality: str, role: str, device: torch.device) -> dict[str, Vectors]:
-    wanted = MODALITIES[modality]
-    if wanted == ("image",):
-        return {"image": OnDevice(model.image, device)}
-    pairs = model.pairs()
-    if pairs.text is None:
-        raise InputError(f"the {role} has no text, which modality='{modality}' needs: use modality='image'")
-    return {name: OnDevice(getattr(pairs, name), device) for name in wanted}
+def _rows(found: Search, kernel: str, judged: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of the frame, but for other widths."""
+    shares: Sequence[dict[str, float]] = [{}] * len(found.lobes)
+    if len(found.vectors["target"]) > 1:
+        shares = _shares(found, kernel)
+    for lobe, measured, share, verdict in zip(found.lobes, found.measures, shares, judged, strict=True):
+        row: dict[str, Any] = {"direction": lobe.direction + 1, "lobe": lobe.name, "n": len(lobe.rows)}
+        for role, (values, errors) in found.coherences.items():
+            row[f"coherence_{role}"], row[f"coherence_{role}_error"] = values[lobe.direction], errors[lobe.direction]
+        yield {**row, **_used(found, lobe.direction), **measured, **share, **verdict}
 
 
-def _exact(blocks: Mapping[str, Blocks], directions: NDArray[np.float64], seed: int) -> dict[str, list[float]]:
-    found = {}
-    for role, block in blocks.items():
-        values, errors = block.coherences(torch.from_numpy(directions), seed)
-        found[f"coherence_{role}"], found[f"coherence_{role}_error"] = values.tolist(), errors.tolist()
-    return found
+def _subsets(
+    lobes: Sequence[Lobe], frame: pd.DataFrame, own: Sequence[NDArray[np.bool_]], ids: Sequence[str]
+) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame(
+            {
+                "direction": lobe.direction + 1,
+                "lobe": lobe.name,
+                "id": [ids[row] for row in lobe.rows],
+                "weight": lobe.weights,
+                "rank": np.arange(1, len(lobe.rows) + 1),
+                "own": mine,
+                "finding": finding,
+            }
+        )
+        for lobe, mine, finding in zip(lobes, own, frame["finding"].tolist(), strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _epsilon(level: float | None, n: int, largest: float) -> dict[str, float | None]:
@@ -251,35 +219,24 @@ def _epsilon(level: float | None, n: int, largest: float) -> dict[str, float | N
     return {"epsilon": float(level), "epsilon_times_n": float(level) * n, "epsilon_over_lambda_max": level / largest}
 
 
-def _bandwidth(vectors: dict[str, Vectors], model: Embeddings, role: str, seed: int) -> Bandwidth:
-    try:
-        return fit_bandwidth(vectors, TARGET, seed)
-    except InputError as error:
-        remedy = "; modality='image' leaves the texts out" if "text" in vectors else ""
-        raise InputError(f"{model.meta.get('model', 'the ' + role)}: {error}{remedy}") from error
-
-
-def _used(contrast: Contrast, number: int, epsilon: float | None) -> dict[str, float]:
-    return {
+def _used(found: Search, number: int) -> dict[str, float]:
+    contrast, epsilon = found.contrast, found.goal.epsilon
+    values = {
         "used_target": contrast.target[number],
         "used_reference": contrast.reference[number],
         "multiplier": contrast.multiplier[number],
         "duality_gap": contrast.duality_gap[number],
-        "epsilon": math.nan if epsilon is None else float(epsilon),
+        "epsilon": math.nan if epsilon is None else epsilon,
     }
+    return values if found.goal.rotation == "none" else dict.fromkeys(values, math.nan)
 
 
-def _shares(
-    kernel: str,
-    vectors: Mapping[str, Mapping[str, Vectors]],
-    sigmas: Mapping[str, Mapping[str, float]],
-    found: Sequence[Lobe],
-) -> list[dict[str, float]]:
+def _shares(found: Search, kernel: str) -> list[dict[str, float]]:
     alone = {
         role: {
-            name: kernel_blocks(kernel, {name: values}, {name: sigmas[role][name]} if sigmas[role] else {})
-            for name, values in vectors[role].items()
+            name: kernel_blocks(kernel, {name: values}, {name: found.sigmas[role][name]} if found.widths else {})
+            for name, values in vectors.items()
         }
-        for role in vectors
+        for role, vectors in found.vectors.items()
     }
-    return [modality_shares(alone, lobe.rows, lobe.weights) for lobe in found]
+    return [modality_shares(alone, lobe.rows, lobe.weights) for lobe in found.lobes]

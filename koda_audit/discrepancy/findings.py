@@ -16,7 +16,7 @@ from koda_audit.discrepancy.lobes import Lobe, coherence, similarity
 
 # Hennig's bound of a stable cluster; `python benchmarks findings` shows what it gives on planted and on null data
 MIN_STABILITY = 0.75
-REPEAT = 0.5  # share of a lobe's samples that stronger lobes hold, from which it is theirs again
+REPEAT = 0.5  # share of a lobe's samples that more stable lobes hold, from which it is theirs again
 
 
 @dataclass(frozen=True)
@@ -57,36 +57,52 @@ def measures(lobe: Lobe, target: Blocks, reference: Blocks) -> dict[str, float]:
     }
 
 
+def owned(
+    found: Sequence[Lobe], measured: Sequence[Mapping[str, float]], stable: NDArray[np.float64]
+) -> list[NDArray[np.bool_]]:
+    """Which samples of each lobe are its own: (m,) each, so that lobes that overlap share no sample.
+
+    A sample belongs to the most stable of the lobes that hold it, of equal ones to that with the larger excess. (KODA,
+    ICML 2026, arXiv 2606.04180, does not say what becomes of such samples; the rule is ours.)
+
+    >>> lobes = [Lobe(0, "positive", np.arange(4), np.ones(4)), Lobe(1, "positive", np.array([3, 7]), np.ones(2))]
+    >>> [mine.tolist() for mine in owned(lobes, [{"excess": 0.2}] * 2, np.array([0.8, 0.9]))]
+    [[True, True, True, False], [True, True]]
+    """
+    taken: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    own = [np.empty(0, dtype=np.bool_)] * len(found)
+    for number in sorted(range(len(found)), key=lambda i: (-np.nan_to_num(stable[i]), -measured[i]["excess"])):
+        own[number] = ~np.isin(found[number].rows, taken)
+        taken = np.union1d(taken, found[number].rows)
+    return own
+
+
 def verdicts(
-    found: Sequence[Lobe], measured: Sequence[Mapping[str, float]], stable: NDArray[np.float64], rule: Rule
+    measured: Sequence[Mapping[str, float]], stable: NDArray[np.float64], own: Sequence[NDArray[np.bool_]], rule: Rule
 ) -> list[dict[str, Any]]:
-    """For each lobe ``stability``, ``floor``, ``own``, ``verdict`` and ``finding``.
+    """For each lobe ``stability``, ``floor``, ``own`` (how many samples are), ``verdict`` and ``finding``.
 
-    A sample belongs to the most stable of the lobes that hold it (of equal ones that with the larger excess), and
-    ``own`` counts the samples that so belong to a lobe. The verdict is the first that applies: "within floor" (no more
-    excess than the same model shows of itself), "not tested" (no stability), "unstable", "repeat" (half of its samples
-    belong to lobes before it), or "finding". The rule is ours.
+    The verdict is the first that applies: "within floor" (no more excess than the same model shows of itself), "not
+    tested" (no stability), "unstable", "repeat" (half of its samples are not its own), or "finding". The rule is ours.
 
-    >>> lobes = [Lobe(0, "positive", np.arange(4), np.ones(4)), Lobe(1, "positive", np.arange(3), np.ones(3))]
-    >>> both = [{"excess": 0.2, "loss": 0.9}] * 2
-    >>> [row["verdict"] for row in verdicts(lobes, both, np.array([0.9, 0.8]), Rule())]
+    >>> both = [{"excess": 0.2}, {"excess": 0.2}]
+    >>> own = [np.array([True] * 4), np.array([True, False, False])]
+    >>> [row["verdict"] for row in verdicts(both, np.array([0.9, 0.8]), own, Rule())]
     ['finding', 'repeat']
     """
-    taken: set[int] = set()
-    rows: dict[int, dict[str, Any]] = {}
-    for number in sorted(range(len(found)), key=lambda i: (-np.nan_to_num(stable[i]), -measured[i]["excess"])):
-        members = set(found[number].rows.tolist())
-        own = members - taken
-        taken |= members
-        verdict = _verdict(measured[number], float(stable[number]), len(own) / len(members), rule)
-        rows[number] = {
-            "stability": float(stable[number]),
-            "floor": rule.floor,
-            "own": len(own),
-            "verdict": verdict,
-            "finding": verdict == "finding",
-        }
-    return [rows[number] for number in range(len(found))]
+    rows = []
+    for values, stability, mine in zip(measured, stable.tolist(), own, strict=True):
+        verdict = _verdict(values, stability, float(mine.mean()), rule)
+        rows.append(
+            {
+                "stability": stability,
+                "floor": rule.floor,
+                "own": int(mine.sum()),
+                "verdict": verdict,
+                "finding": verdict == "finding",
+            }
+        )
+    return rows
 
 
 def _verdict(measured: Mapping[str, float], stability: float, own: float, rule: Rule) -> str:

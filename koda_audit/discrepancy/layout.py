@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
 from koda_audit._arrays import Vectors
-from koda_audit.discrepancy.points import kernel_points, one_lobe_each
+from koda_audit.discrepancy.points import kernel_points
 
 MOST = 300  # samples a model: what a reader can tell apart, and t-SNE does exactly within a second or two
 OTHERS = 100  # of them from outside the lobes, where there are as many
@@ -48,8 +48,8 @@ def lobe_layout(
         kernel: a name of ``table.KERNELS``; it says which points are laid out, see ``kernel_points``.
         vectors: "target" and "reference" -> modality -> (n, d).
         sigmas: "target" and "reference" -> modality -> width, for "rbf"; else empty mappings.
-        members: a row per sample of a lobe, heaviest first within it: ``direction``, ``lobe``, ``row``, ``weight``. A
-            sample of several lobes is shown in one, see ``one_lobe_each``.
+        members: a row per sample of a lobe, heaviest first within it: ``direction``, ``lobe``, ``row``, ``own``. A
+            sample of several lobes is shown where it is the lobe's own.
         seed: of the samples outside the lobes.
 
     Returns:
@@ -57,7 +57,7 @@ def lobe_layout(
 
     >>> import torch
     >>> vectors = {role: {"image": torch.arange(20.0).reshape(10, 2)} for role in ("target", "reference")}
-    >>> lobes = pd.DataFrame({"direction": 1, "lobe": "positive", "row": [3, 4], "weight": [0.6, 0.4]})
+    >>> lobes = pd.DataFrame({"direction": 1, "lobe": "positive", "row": [3, 4], "own": True})
     >>> layout = lobe_layout("cosine", vectors, {"target": {}, "reference": {}}, lobes)
     >>> layout.lobes, layout.labels.tolist(), layout.places["target"].shape
     (('1 positive',), [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0], (10, 2))
@@ -67,7 +67,8 @@ def lobe_layout(
     n = len(next(iter(vectors["target"].values())))
     if not lobes or n < FEWEST:
         return None
-    single = one_lobe_each(members)
+    labelled = members.assign(label=members.groupby(["direction", "lobe"], sort=False).ngroup())
+    single = labelled[labelled["own"]]
     outside = np.setdiff1d(np.arange(n), members["row"].to_numpy())
     others = np.random.default_rng(seed).permutation(outside)[:OTHERS]
     shown = single[single.groupby("label").cumcount() < max((MOST - len(others)) // len(lobes), 1)].head(MOST)

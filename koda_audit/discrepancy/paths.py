@@ -39,7 +39,10 @@ class Sides:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of the solver: see ``find_discrepancies``. ``mixed`` is False for KODA's rule of the multiplier."""
+    """What is asked of the solver: see ``find_discrepancies``. ``mixed`` is False for KODA's rule of the multiplier.
+
+    ``rotation`` is what becomes of the directions afterwards.
+    """
 
     epsilon: float | None
     quantile: float | None
@@ -47,6 +50,7 @@ class Goal:
     multiplier: float | None
     seed: int
     mixed: bool = True
+    rotation: str = "none"
 
 
 def solve(sides: Sides, goal: Goal, path: str, n_features: int) -> tuple[Contrast, float | None]:

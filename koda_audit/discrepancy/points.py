@@ -1,11 +1,10 @@
-"""Samples of lobes as points, each sample in one lobe: what clustering and pictures of lobes start from."""
+"""Samples as points: what clustering and pictures of lobes start from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -39,27 +38,3 @@ def kernel_points(
     if kernel == "rbf":
         return scaled_points(parts, sigmas).cpu().numpy()
     return torch.cat([directions(values, name) for name, values in parts.items()], dim=1).cpu().numpy()
-
-
-def one_lobe_each(members: pd.DataFrame) -> pd.DataFrame:
-    """``members`` with a sample of several lobes only in that where it weighs most, relative to the lobe's heaviest.
-
-    (KODA, ICML 2026, arXiv 2606.04180, does not say what becomes of such samples; the rule is ours.)
-
-    Args:
-        members: a row per sample of a lobe: ``direction``, ``lobe``, ``row``, ``weight``.
-
-    Returns:
-        The rows that stay, in their order, and ``label``: the number of the lobe, from 0, in the order of ``members``.
-        A lobe that loses all its samples keeps its number.
-
-    >>> lobes = pd.DataFrame({"direction": [1, 1, 2], "lobe": "positive", "row": [7, 8, 8], "weight": [0.8, 0.2, 0.5]})
-    >>> one_lobe_each(lobes)[["row", "label"]].to_numpy().tolist()
-    [[7, 0], [8, 1]]
-    """
-    groups = members.groupby(["direction", "lobe"], sort=False)
-    labelled = members.assign(label=groups.ngroup())
-    share = members["weight"] / groups["weight"].transform("max")
-    # stable: of equal shares the first lobe's, which is the strongest direction's
-    heaviest = share.sort_values(ascending=False, kind="stable").index
-    return labelled.loc[heaviest].drop_duplicates("row").sort_index()

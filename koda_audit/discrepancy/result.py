@@ -33,10 +33,12 @@ class Discrepancies:
             ``similarity_target`` and ``similarity_reference``, the mean kernel value over pairs of the lobe's samples
             (0 to 1); for the joint kernel the shares of ``shares.modality_shares``; ``stability``, ``floor``, ``own``,
             ``verdict`` and ``finding``, see ``findings.verdicts``; ``multiplier``, ``duality_gap`` and ``epsilon`` of
-            the direction (nan where a multiplier was given).
+            the direction (``epsilon`` nan where a multiplier was given; these and ``used_`` nan where directions were
+            turned afterwards, since then no certificate holds).
         directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
         subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1,
-            ``finding`` of the lobe. A sample may lie in several lobes.
+            ``own`` (a sample may lie in several lobes, and is one's own, see ``findings.owned``), ``finding`` of the
+            lobe.
         bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached; empty for a kernel
             without one.
         spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n, at most 20.

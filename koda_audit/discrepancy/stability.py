@@ -16,6 +16,7 @@ from koda_audit._contrast.solve import FewerDirections, solve_operators
 from koda_audit._kernels.blocks import Blocks
 from koda_audit.discrepancy.lobes import Lobe, lobes
 from koda_audit.discrepancy.paths import Goal
+from koda_audit.discrepancy.rotation import turned
 
 HALVES = 25
 POOL = 2_000  # samples from which halves are drawn
@@ -71,4 +72,4 @@ def _lobes(kernels: Sequence[Tensor], half: NDArray[np.int64], goal: Goal) -> li
         contrast = solve_operators(
             pair, again.epsilon, count, goal.multiplier, TOLERANCE, goal.seed, goal.mixed, whole_up_to=0
         )
-    return lobes(contrast.directions, lambda rows: target[rows][:, rows])
+    return lobes(turned(contrast.directions, goal.rotation), lambda rows: target[rows][:, rows])

@@ -16,6 +16,7 @@ from koda_audit.discrepancy.find import find_discrepancies, self_excess
 from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.quality import lobe_quality
 from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.rotation import ROTATIONS
 from koda_audit.discrepancy.stability import HALVES
 from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
@@ -71,6 +72,12 @@ class DiscrepancyTask:
             "and with random features at least 1/R",
         )
         group.add_argument(
+            "--koda_rotation",
+            default="none",
+            metavar="|".join(ROTATIONS),
+            help="varimax turns the directions so that each has its weight on few samples; default: none",
+        )
+        group.add_argument(
             "--koda_halves",
             metavar="H",
             type=int,
@@ -96,6 +103,7 @@ class DiscrepancyTask:
             ("--koda_modality", options.koda_modality, MODALITIES),
             ("--koda_kernel", options.koda_kernel, KERNELS),
             ("--koda_features", options.koda_features, FEATURES),
+            ("--koda_rotation", options.koda_rotation, ROTATIONS),
             ("--koda_preset", options.koda_preset, (None, *PRESETS)),
         ):
             if value not in known:
@@ -145,7 +153,7 @@ class DiscrepancyTask:
             agreement = lobe_agreement(
                 inputs.options.koda_kernel, found.vectors, found.sigmas, members, inputs.options.seed
             )
-            quality = lobe_quality(target, reference, members, inputs.options.seed)
+            quality = lobe_quality(target, reference, members, inputs.options.seed, choose_device(inputs.device))
             metrics.update(_metrics(found, agreement, f"koda_{way}"))
             main = section(found, target, reference, members, way)
             sections += [main, *quality_section(quality, found, target, reference)]
@@ -167,6 +175,7 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
         "epsilon": inputs.options.koda_epsilon,
         "seed": inputs.options.seed,
         "preset": inputs.options.koda_preset,
+        "rotation": inputs.options.koda_rotation,
         "device": inputs.device,
     }
 

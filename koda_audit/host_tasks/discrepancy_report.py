@@ -19,8 +19,8 @@ SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", 
 
 READING = (
     "Groups of samples that one model holds together and the other does not: findings first, then by excess. A "
-    "*finding* comes back on other samples (*stability*, its mean overlap with what random halves of the samples show, "
-    "is at least 0.75) and exceeds what the same model shows against itself. *Loss* is the share of the group's "
+    "*finding* comes back on other samples (*stability*: its mean overlap with what random halves of the samples "
+    "show) and exceeds what the same model shows against itself. *Loss* is the share of the group's "
     "coherence that the other model lacks. "
     "*Similarity* is the mean kernel value between the samples of the group, 0 (unlike) to 1 (equal). *Excess* is the "
     "coherence of the group in the model that groups it minus that in the other: 0 where both see the same, at most "
@@ -87,6 +87,9 @@ def section(
     floor = frame["floor"].iloc[0]
     against = "not measured" if math.isnan(floor) else f"{floor:.2g}"
     findings, rule = int(frame["finding"].sum()), found.settings
+    certified = f" (the global optimum: the largest duality gap is {frame['duality_gap'].max():.1g})"
+    if rule["rotation"] != "none":
+        certified = ", and all of them were then turned by varimax, within their span and beyond ε where need be"
     used = ""
     if rule["path"] != "dense":
         used = (
@@ -96,8 +99,8 @@ def section(
     return Section(
         f"What {ours} groups and {theirs} does not",
         f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
-        f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)} (the global optimum: the largest duality gap is "
-        f"{frame['duality_gap'].max():.1g}). {used}Its lobes are the groups of samples at either end. {findings} of "
+        f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)}{certified}. {used}Its "
+        f"lobes are the groups of samples at either end. {findings} of "
         f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, "
         f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
         "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
