@@ -8,7 +8,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from koda_audit.alignment.choices import number, one_width, whole
-from koda_audit.alignment.maps import UNIT, Fitted
+from koda_audit.alignment.maps import NO_LENGTH, UNIT, Fitted
 from koda_audit.errors import InputError
 
 PAIRS = 2**27  # of a query and a gallery row: 1 GiB for each matrix of them
@@ -19,10 +19,10 @@ MARGINAL = 1e-6  # how far a plan's masses may be off, summed over all rows
 def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
     """The k leading coordinates of the bipartite graph of queries and gallery (as SPECk of arXiv 2505.03703).
 
-    Edge weights are W = max(cosine, 0), our choice. With D_q, D_g the sums of its rows and columns and
-    D_q^-1/2 W D_g^-1/2 = U S V', the coordinates are D_q^-1/2 U and D_g^-1/2 V without the first, constant one
-    (Dhillon, KDD 2001): the eigenvectors of the random walk P = D^-1 W, so P applied to the gallery's coordinates gives
-    S times those of the queries.
+    Edge weights are W = (1 + cosine) / 2, our choice: never negative, whatever a model's cosines are. With D_q, D_z the
+    sums of its rows and columns and D_q^-1/2 W D_z^-1/2 = U S V', the coordinates are D_q^-1/2 U and D_z^-1/2 V without
+    the first, constant one (Dhillon, KDD 2001). They are the eigenvectors of the random walk on the graph: its step
+    D_q^-1 W, whose rows sum to 1, takes the gallery's coordinates to S times those of the queries.
 
     Args:
         queries, gallery: (n, d) and (m, d) unit rows.
@@ -36,12 +36,11 @@ def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
     [1.0, 1.0, 1.0, 1.0]
     """
     whole(k, "k", min(len(queries), len(gallery)) - 2, "two less than the smaller number of rows")
-    weights = _similarities(queries, gallery).clamp(min=0).numpy()
+    weights = ((1 + _similarities(queries, gallery)) / 2).clamp(min=0).numpy()
     masses = weights.sum(axis=1), weights.sum(axis=0)
-    for rows, name in zip(masses, ("query", "gallery row"), strict=True):
-        if not rows.all():
-            raise InputError(f"{name} {int(np.argmin(rows))} has no positive cosine with the other side: no edge")
-    first, second = (1 / np.sqrt(rows) for rows in masses)
+    if min(mass.min() for mass in masses) <= NO_LENGTH:
+        raise InputError("a row is opposite to all rows of the other side, so it has no place among them: leave it out")
+    first, second = (1 / np.sqrt(mass) for mass in masses)
     # a start of its own for the iteration makes it the same every time
     start = np.random.default_rng(0).standard_normal(min(weights.shape))
     u, s, vt = svds(first[:, None] * weights * second, k=k + 1, v0=start)
@@ -80,7 +79,8 @@ def transport_plan(cost: Tensor, epsilon: float) -> Tensor:
     >>> transport_plan(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 0.05).round(decimals=6).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    kernel = -cost / (epsilon * cost.mean()).clamp(min=torch.finfo(cost.dtype).tiny)
+    tiny = torch.finfo(cost.dtype).tiny
+    kernel = -cost / (epsilon * cost.mean()).clamp(min=tiny)
     columns = cost.new_full((cost.shape[1],), len(cost) / cost.shape[1])
     potential = torch.zeros_like(columns)
     for _ in range(ITERATIONS):
@@ -88,7 +88,7 @@ def transport_plan(cost: Tensor, epsilon: float) -> Tensor:
         sums = plan.sum(dim=0)
         if (sums - columns).abs().sum() <= MARGINAL * len(cost):
             return plan
-        potential += columns.log() - sums.clamp(min=torch.finfo(cost.dtype).tiny).log()
+        potential += columns.log() - sums.clamp(min=tiny).log()
     raise InputError(f"epsilon={epsilon}: no transport plan after {ITERATIONS} iterations; give a larger epsilon")
 
 

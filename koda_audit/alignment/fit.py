@@ -23,7 +23,7 @@ from koda_audit.registry import alignments
 Gallery = Literal["image", "text", "class_text"]
 SCORING = {
     True: "rows have length 1: dot product, cosine and Euclidean distance rank alike",
-    False: "rows have no common length: dot product, cosine and Euclidean distance may rank differently; "
+    False: "rows are not brought to length 1: dot product, cosine and Euclidean distance may rank differently; "
     "compare only numbers of one scoring",
 }
 
@@ -157,8 +157,11 @@ def fit_alignment(
         raise InputError(f"'{name}' is applied to any row and has no gallery: leave gallery out")
     pairs = embeddings if bound else embeddings.pairs()
     rows = {side: getattr(pairs, side) for side in (first, second)}
-    if rows[second] is None:
-        raise InputError(f"'{name}' aligns images and texts, and these embeddings have no texts: embed captions too")
+    missing = [side for side, values in rows.items() if values is None]
+    if missing:
+        raise InputError(
+            f"'{name}' aligns {first} and {second}, and these embeddings have no {missing[0]}: embed it too"
+        )
     if min(map(len, rows.values())) < 2:
         raise InputError(f"'{name}' needs at least 2 rows a side, found {min(map(len, rows.values()))}")
     fitted = method.fit(*(float64_units(values) for values in rows.values()), **arguments)
@@ -215,15 +218,11 @@ def _arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str, str]:
     """Queries and gallery: images ask texts, texts ask images."""
-    texts = "class_text" if embeddings.text is None else "text"
+    texts = "class_text" if embeddings.text is None and embeddings.class_text is not None else "text"
     chosen = gallery or texts
     if chosen not in FIELDS:
         raise InputError(unknown("gallery", str(chosen), FIELDS))
-    sides = (texts, "image") if chosen == "image" else ("image", chosen)
-    missing = [side for side in sides if getattr(embeddings, side) is None]
-    if missing:
-        raise InputError(f"these embeddings have no {missing[0]}: queries and gallery are {' and '.join(sides)}")
-    return sides
+    return (texts, "image") if chosen == "image" else ("image", chosen)
 
 
 def _plain(value: Any) -> Any:

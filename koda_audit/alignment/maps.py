@@ -126,11 +126,10 @@ def mapped(values: Floats | Rows, how: Map, what: str) -> Floats | Rows:
     array([[0., 1.]], dtype=float32)
     """
     if isinstance(how, Tensor):
-        rows: Floats = how.numpy().astype(values.dtype)
-        return rows
+        return how.numpy().astype(values.dtype)
     if not how:
         return values
-    parts = []
+    parts: list[Floats] = []
     for start in range(0, len(values), CHUNK):
         try:
             points = float64_units(values[start : start + CHUNK])

@@ -44,5 +44,5 @@ orthogonal_translate = Method(
     "orthogonal_translate", "q, z + alpha (g - V V'g), g = mq - mz", "gallery", translate.orthogonal_translate
 )
 translate_gallery = Method("translate_gallery", "q, z + v", "gallery", translate.translate_gallery)
-spectral = Method("spectral", "D_q^-1/2 U_k, D_z^-1/2 V_k of the graph max(cosine, 0)", "gallery", bipartite.spectral)
+spectral = Method("spectral", "D_q^-1/2 U_k, D_z^-1/2 V_k of the graph (1 + cosine)/2", "gallery", bipartite.spectral)
 ot = Method("ot", "q, m T q, T the entropic transport plan from z to q", "gallery", bipartite.ot)
