@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from koda_audit.errors import InputError, PluginError, unknown
 
 if TYPE_CHECKING:
+    from koda_audit.alignment.methods import Method
     from koda_audit.host_tasks.protocol import Task
 
 T = TypeVar("T")
@@ -124,6 +125,12 @@ class Registry(Generic[T]):
 def tasks() -> Registry[Task]:
     """The tasks of ``clip_benchmark eval`` that come from plugins, ours among them."""
     return Registry("clip_benchmark.tasks", "task", ("name", "help", "compares", "add_options", "check", "run"))
+
+
+@lru_cache(maxsize=1)
+def alignments() -> Registry[Method]:
+    """The post-hoc alignments, ours among them; ``koda_audit/alignment/methods.py`` says what one is."""
+    return Registry("koda_audit.alignments", "alignment", ("name", "definition", "fitted_on", "fit"))
 
 
 def _package(entry: EntryPoint) -> str:

@@ -1,0 +1,124 @@
+"""Fit an alignment of images and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import Parameter, signature
+from typing import Any, Literal
+
+import numpy as np
+
+from koda_audit.alignment.maps import check_map, float64_units, renormalised
+from koda_audit.alignment.methods import Method
+from koda_audit.alignment.operator import FIELDS, Alignment
+from koda_audit.alignment.samples import ingredient, rows_sha256, sample_keys
+from koda_audit.embeddings.container import Embeddings
+from koda_audit.errors import InputError, unknown
+from koda_audit.registry import alignments
+
+Gallery = Literal["image", "text", "class_text"]
+SCORING = {
+    True: "rows have length 1: dot product, cosine and Euclidean distance rank alike",
+    False: "rows are not brought to length 1: dot product, cosine and Euclidean distance may rank differently; "
+    "compare only numbers of one scoring",
+}
+
+
+def fit_alignment(
+    name: str, embeddings: Embeddings, *, transductive: bool = False, gallery: Gallery | None = None, **params: Any
+) -> Alignment:
+    """Fit an alignment of images and texts; ``koda_audit.alignment.methods`` lists those that come with the package.
+
+    Vectors are brought to length 1 in float64 first. Those for any row are fitted on ``embeddings.pairs()``, one text
+    an image, and refuse samples that they were fitted on; those bound to a gallery are made from all rows of two sides,
+    without labels.
+
+    Args:
+        name: of the method.
+        embeddings: the calibration split, or what is evaluated where the method is bound to a gallery.
+        transductive: allow it to be applied to the samples it was fitted on; recorded in ``info``.
+        gallery: for methods bound to one, the side that is ranked: "text" (default; "class_text" where there is no
+            text), "class_text" or "image".
+        **params: of the method.
+
+    Raises:
+        InputError: unknown name or parameter, a value out of range, fewer than 2 samples, no texts, unequal widths
+            where the method needs equal ones.
+        DataError: an image without a caption.
+
+    >>> random = np.random.default_rng(0)
+    >>> fit, test = (Embeddings(*random.normal(1, 1, (2, 20, 4))) for _ in range(2))
+    >>> operator = fit_alignment("center_renorm", fit)
+    >>> operator.apply(test).image.shape, operator.info["samples"], operator.info["frame"]
+    ((20, 4), 20, 'shared')
+    """
+    method = alignments().load(name)
+    bound = method.fitted_on == "gallery"
+    arguments = _arguments(method, params)
+    first, second = _gallery_sides(embeddings, gallery) if bound else ("image", "text")
+    if gallery is not None and not bound:
+        raise InputError(f"'{name}' is applied to any row and has no gallery: leave gallery out")
+    pairs = embeddings if bound else embeddings.pairs()
+    rows = {side: getattr(pairs, side) for side in (first, second)}
+    missing = [side for side, values in rows.items() if values is None]
+    if missing:
+        raise InputError(
+            f"'{name}' aligns {first} and {second}, and these embeddings have no {missing[0]}: embed it too"
+        )
+    if min(map(len, rows.values())) < 2:
+        raise InputError(f"'{name}' needs at least 2 rows a side, found {min(map(len, rows.values()))}")
+    fitted = method.fit(*(float64_units(values) for values in rows.values()), **arguments)
+    maps = {first: fitted.first, second: fitted.second}
+    for side, values in rows.items():
+        check_map(maps[side], len(values), values.shape[1])
+    normal = renormalised(tuple(maps.values()))
+    info = {
+        "definition": method.definition,
+        "frame": first if fitted.frame == "first" else "shared",
+        "paired": method.fitted_on == "pairs",
+        "gallery_bound": bound,
+        "transductive": bool(transductive) or bound,
+        "renormalised": normal,
+        "scoring": SCORING[normal],
+        "samples": len(rows["image"]),
+        "texts": len(rows[second if first == "image" else first]),
+        "widths": {side: values.shape[1] for side, values in rows.items()},
+        "rows": rows_sha256(*rows.values()),
+        "model": embeddings.meta.get("model"),
+        "model_hash": ingredient(embeddings, "model", "weights"),
+        "ingredients": embeddings.meta.get("ingredients"),
+        "figures": dict(fitted.figures),
+    }
+    untouched = bound or method.fitted_on == "nothing"
+    seen = np.empty(0, dtype=np.int64) if untouched else np.unique(sample_keys(embeddings))
+    return Alignment(name, {key: _plain(value) for key, value in arguments.items()}, info, maps, seen)
+
+
+def _arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of the method's formula, given or default."""
+    known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[2:]}
+    for name in params:
+        if name not in known:
+            if not known:
+                raise InputError(f"'{method.name}' has no parameters, got '{name}'")
+            raise InputError(unknown(f"parameter of '{method.name}'", name, known))
+    arguments = {**known, **params}
+    missing = [name for name, value in arguments.items() if value is Parameter.empty]
+    if missing:
+        raise InputError(f"'{method.name}' needs {', '.join(missing)}")
+    return arguments
+
+
+def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str, str]:
+    """Queries and gallery: images ask texts, texts ask images."""
+    texts = "class_text" if embeddings.text is None and embeddings.class_text is not None else "text"
+    chosen = gallery or texts
+    if chosen not in FIELDS:
+        raise InputError(unknown("gallery", str(chosen), FIELDS))
+    return (texts, "image") if chosen == "image" else ("image", chosen)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return value.item() if getattr(value, "ndim", 1) == 0 else "given"
