@@ -55,8 +55,9 @@ def joint_clustering(
     ``ari``, ``nmi``, ``homogeneity`` and ``v_measure`` compare the clusters of all 2n rows with the labels; ``nmi``,
     with the arithmetic mean of the entropies, is ``v_measure`` under another name. ``modality_purity`` is the share of
     rows that are of the more frequent modality of their cluster: 1 where no cluster holds images and texts, 1/2 where
-    each holds as many. ``pair_together`` is the share of pairs that lie in one cluster. These two are ours, and so is the
-    default protocol; "grassucci2026" is that of arXiv 2601.18525.
+    each holds as many. ``pair_together`` is the share of pairs in one cluster. These two are ours, and so is the
+    default protocol; "grassucci2026" is that of arXiv 2601.18525. Since both rows of a pair have one label, labels that
+    say nothing give an ``ari`` of about ``pair_together`` * classes / (2n), and not of 0.
 
     Args:
         image: (n, d), any positive length.
