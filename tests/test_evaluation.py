@@ -313,6 +313,7 @@ ZERO = np.vstack([IMAGE[:1], np.zeros((1, D)), IMAGE[2:]])
         (lambda: joint_clustering(IMAGE, TEXT[:5], LABELS), "48 images and 5 texts: expected one text an image"),
         (lambda: joint_clustering(IMAGE, TEXT), "no number of clusters for 96 rows"),
         (lambda: joint_clustering(IMAGE, TEXT, clusters=97), "97 clusters for 96 rows"),
+        (lambda: joint_clustering(IMAGE, TEXT, LABELS, clusters=0), "0 clusters for 96 rows"),
         (lambda: joint_clustering(IMAGE, TEXT, LABELS, protocol="grasucci"), "did you mean 'grassucci2026'"),
         (lambda: zeroshot_side_effects(IMAGE, CLASSES[:1]), "a single class"),
         (lambda: zeroshot_side_effects(IMAGE, CLASSES, before=LABELS[:3]), r"before of shape \(3,\)"),
@@ -320,7 +321,17 @@ ZERO = np.vstack([IMAGE[:1], np.zeros((1, D)), IMAGE[2:]])
         (lambda: evaluate(Embeddings(IMAGE), "zeroshot_retrieval"), "has no text: embed a dataset with captions"),
         (lambda: evaluate(Embeddings(IMAGE, TEXT), "side_effects"), "has no class_text: embed a dataset with classes"),
         (lambda: evaluate(STORED, "linear_probe", train=Embeddings(IMAGE)), "has no labels"),
-        (lambda: evaluate(Embeddings(IMAGE), "joint_clustering"), "has neither text nor labels"),
+        (lambda: evaluate(STORED, "linear_probe"), "linear_probe: missing a required argument: 'train'"),
+        (lambda: evaluate(STORED, "joint_clustering", k=2), "joint_clustering: got an unexpected keyword argument 'k'"),
+        (lambda: evaluate(Embeddings(IMAGE), "joint_clustering"), "has no text"),
+        (
+            lambda: evaluate(Embeddings(IMAGE, labels=FLAGS, class_text=CLASSES), "joint_clustering"),
+            "has no text: embed a dataset with captions",
+        ),
+        (
+            lambda: evaluate(Embeddings(IMAGE, TEXT, labels=np.ones((N, 2))), "joint_clustering"),
+            "no image of .* has exactly one label",
+        ),
         (
             lambda: evaluate(Embeddings(IMAGE, TEXT[:5], text_image=range(5)), "image_caption_selection"),
             "images have 0 to 1 captions: selection needs as many captions an image",

@@ -59,7 +59,7 @@ def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> S
 def average_precision(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> float:
     """Mean precision at the places of the relevant samples, best score first; 0 where none is relevant.
 
-    Equal scores count what their random order gives on average (McSherry and Najork 2008, ECIR, section 3.2): in a run
+    Equal scores count what their random order gives on average (McSherry and Najork, ECIR 2008): in a run
     of t equals, r of them relevant, that follows s samples with R relevant, place s + i holds a relevant one with
     chance r / t, and then R + 1 + (i - 1) (r - 1) / (t - 1) are relevant up to there.
 

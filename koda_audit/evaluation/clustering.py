@@ -87,7 +87,9 @@ def joint_clustering(
         raise InputError(unknown("protocol", protocol, PROTOCOLS))
     chosen = PROTOCOLS[protocol]
     classes = None if labels is None else one_label_each(labels, n)
-    k = clusters or chosen.clusters or (None if classes is None else len(np.unique(classes)))
+    k = chosen.clusters if clusters is None else clusters
+    if k is None and classes is not None:
+        k = len(np.unique(classes))
     if k is None or not 1 <= k <= 2 * n:
         raise InputError(f"{'no number of' if k is None else k} clusters for {2 * n} rows: say with clusters how many")
     found = _clusters(torch.cat(units).cpu().numpy(), k, chosen.starts, chosen.seed if seed is None else seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +42,7 @@ def evaluate(embeddings: Embeddings, task: str, *, device: torch.device = CPU, *
     zeroshot_retrieval      text               ``at``, default (1, 5, 10)
     image_caption_selection text               ``images_per_instance``, default 1
     linear_probe            labels             ``train``: Embeddings with labels; ``C``, ``seed``
-    joint_clustering        text or classes    ``protocol``, ``clusters``, ``seed``
+    joint_clustering        text, or classes   ``protocol``, ``clusters``, ``seed``
     side_effects            class_text         ``unaligned``: Embeddings of the same samples, not aligned
     ======================= ================== =========================================================
 
@@ -57,14 +58,20 @@ def evaluate(embeddings: Embeddings, task: str, *, device: torch.device = CPU, *
         options: as above.
 
     Raises:
-        InputError: an unknown task, embeddings that lack what it needs, or what its function refuses.
+        InputError: an unknown task or option, embeddings that lack what it needs, or what its function refuses.
+        DataError: clustering, where an image has no caption.
 
     >>> evaluate(Embeddings(np.eye(2), [[3.0, 1.0], [2.0, 1.0]]), "zeroshot_retrieval", at=[1]).values
     {'image_retrieval_recall@1': 0.5, 'text_retrieval_recall@1': 1.0}
     """
     if task not in TASKS:
         raise InputError(unknown("evaluation", task, TASKS))
-    return TASKS[task](embeddings, device, **options)
+    run = TASKS[task]
+    try:
+        signature(run).bind(embeddings, device, **options)
+    except TypeError as error:
+        raise InputError(f"{task}: {error}") from error
+    return run(embeddings, device, **options)
 
 
 def _classification(model: Embeddings, device: torch.device) -> Scores:
@@ -96,14 +103,23 @@ def _probe(model: Embeddings, device: torch.device, train: Embeddings, C: float 
     return linear_probe(train.image, _part(train, "labels"), model.image, _part(model, "labels"), C, seed)
 
 
-def _clustering(model: Embeddings, device: torch.device, **options: Any) -> Scores:
-    text, labels, kept = model.pairs().text, model.labels, np.arange(len(model))
-    if text is None:
-        raise InputError(f"{model} has neither text nor labels with class_text: {REMEDY['text']}, or with classes")
+def _clustering(
+    model: Embeddings,
+    device: torch.device,
+    protocol: str = "default",
+    clusters: int | None = None,
+    seed: int | None = None,
+) -> Scores:
+    labels, kept = model.labels, np.arange(len(model))
+    if labels is None or labels.ndim == 2 or model.class_text is None:
+        _part(model, "text")
     if labels is not None and labels.ndim == 2:
         kept = np.flatnonzero(labels.sum(axis=1) == 1)
         labels = labels[kept].argmax(axis=1)
-    found = joint_clustering(_on(model.image, device)[kept], _on(text, device)[kept], labels, **options)
+        if not len(kept):
+            raise InputError(f"no image of {model} has exactly one label: clustering compares with one label an image")
+    image, text = _on(model.image, device)[kept], _on(model.pairs().text, device)[kept]
+    found = joint_clustering(image, text, labels, protocol, clusters, seed)
     return Scores.of(
         {name: Outcomes(each.values, kept[each.image]) for name, each in found.outcomes.items()},
         {name: value for name, value in found.values.items() if name not in found.outcomes},
