@@ -11,18 +11,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from koda_audit._arrays import OnDevice, Vectors
 from koda_audit._kernels.directions import directions
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
+from koda_audit.evaluation.ranks import BLOCK, expected_hits, ranks
 
 AT = (1, 5, 10)  # as in KODA, table 1
 QUERIES = 4096  # of the whole set
-BLOCK = 2048  # rows of a gallery, and of the queries, that are compared at a time
 LEVEL = 0.95
-TIED = 1e-12  # cosines that differ by less are equal: that is what rounding makes of equal vectors
 
 COLUMNS = ("direction", "lobe", "model", "measure", "value", "low", "high", "n")
 
@@ -106,21 +104,20 @@ def _measured(
     if text is not None:
         matched = OnDevice(text, device)
         texts = directions(matched[queries], "text")
-        yield "pair_cosine", (images * texts).sum(dim=1).cpu().numpy()
+        own = (images * texts).sum(dim=1)
+        yield "pair_cosine", own.cpu().numpy()
         if model.text is not None:
-            for way, asked, sought, gallery in (
-                ("image_to_text", images, texts, matched),
-                ("text_to_image", texts, images, image),
-            ):
-                nearer, tied = _ranks(asked, sought, gallery)
+            for way, asked, gallery in (("image_to_text", images, matched), ("text_to_image", texts, image)):
+                nearer, tied = ranks(asked, own, gallery, BLOCK)
                 for k in AT:
-                    yield f"{way}_recall@{k}", _expected_hits(nearer, tied, k)
+                    yield f"{way}_recall@{k}", expected_hits(nearer, tied, k)
     single = model.labels is not None and model.labels.ndim == 1
     if single and model.class_text is not None and model.class_text.shape[1] == image.shape[1]:
         assert model.labels is not None
         classes = OnDevice(model.class_text, device)
         sought = directions(classes[torch.from_numpy(model.labels[rows])], "class prompt")
-        yield "zeroshot_accuracy", _expected_hits(*_ranks(images, sought, classes), 1)
+        own = (images * sought).sum(dim=1)
+        yield "zeroshot_accuracy", expected_hits(*ranks(images, own, classes, BLOCK), 1)
 
 
 def _texts(model: Embeddings, image: Vectors) -> Any:
@@ -131,31 +128,6 @@ def _texts(model: Embeddings, image: Vectors) -> Any:
         return None
     text = model.pairs().text
     return text if text is not None and text.shape[1] == image.shape[1] else None
-
-
-def _ranks(queries: Tensor, sought: Tensor, gallery: Vectors) -> tuple[Tensor, Tensor]:
-    """How many of the gallery lie nearer to each query than what it seeks, and how many as near, that one among them.
-
-    Args:
-        queries: (m, d) unit rows.
-        sought: (m, d) unit rows, each also a direction of the gallery.
-        gallery: (n, d) raw vectors, read block by block.
-    """
-    true = (queries * sought).sum(dim=1)
-    nearer, tied = torch.zeros_like(true), torch.zeros_like(true)
-    for start in range(0, len(gallery), BLOCK):
-        block = directions(gallery[start : start + BLOCK], "gallery")
-        for first in range(0, len(queries), BLOCK):
-            part = slice(first, first + BLOCK)
-            ahead = queries[part] @ block.T - true[part, None]
-            above = (ahead > TIED).sum(dim=1)
-            nearer[part] += above
-            tied[part] += (ahead >= -TIED).sum(dim=1) - above
-    return nearer, tied
-
-
-def _expected_hits(nearer: Tensor, tied: Tensor, k: int) -> NDArray[np.float64]:
-    return ((k - nearer) / tied).clamp(0, 1).cpu().numpy()
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -1,0 +1,1 @@
+"""Benchmarks from stored embeddings: one extraction serves every alignment."""
