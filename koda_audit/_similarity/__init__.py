@@ -6,6 +6,7 @@
 ``cka``         linear CKA, as it is and without its bias
 ``procrustes``  after the best rotation
 ``cca``         canonical correlations: SVCCA, PWCCA
+``distances``   between all samples, some rows at a time
 ``matrices``    n x n matrices compared entry by entry: RBF CKA, RSA
 ``neighbours``  whether the same samples lie near: mutual k-nearest neighbours, CKNNA
 """

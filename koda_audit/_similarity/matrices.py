@@ -11,12 +11,12 @@ from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 from torch import Tensor
 
-from koda_audit._kernels.rbf import squared_distances
+from koda_audit._similarity.distances import BLOCK, distance_rows
 from koda_audit._similarity.protocol import Measure, Sides, scaled
 from koda_audit.errors import InputError
 
-BLOCK = 512  # rows of a matrix that are compared at a time
-TIED = 12  # decimals: correlations that agree in so many are equal, and rounding decides no rank
+EQUAL = 1e-12  # of the largest squared distance, below which two rows are equal
+TIED = 12  # decimals: dissimilarities that agree in so many are equal, and rounding decides no rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,18 @@ def gaussian_matrices(x: Tensor, y: Tensor) -> Sides:
 
 
 def _gaussian(values: Tensor) -> Tensor:
-    distances = squared_distances(scaled(values))
-    pairs = np.sqrt(squareform(distances.cpu().numpy(), checks=False))
-    sigma = float(np.median(pairs[pairs > 0]))
+    distances = _all_distances(scaled(values))
+    pairs = squareform(distances.cpu().numpy(), checks=False)
+    sigma = float(np.median(np.sqrt(pairs[pairs > EQUAL * pairs.max()]), overwrite_input=True))
     return distances.div_(-2 * sigma**2).exp_()
+
+
+def _all_distances(points: Tensor) -> Tensor:
+    """(n, n): squared; written row by row, so that it is in memory once."""
+    distances = points.new_empty(len(points), len(points))
+    for rows, part in distance_rows(points):
+        distances[rows] = part
+    return distances
 
 
 def _doubly_centred(matrix: Tensor) -> Tensor:
@@ -104,7 +112,8 @@ def _dissimilarities(name: str, values: Tensor) -> Tensor:
         raise InputError(f"row {row} of {name} is the same in all columns: rsa needs rows that vary over columns")
     rows = scaled(values)
     rows = torch.nn.functional.normalize(rows - rows.mean(dim=1, keepdim=True), eps=0.0)
-    return (rows @ rows.T).round_(decimals=TIED).neg_()
+    # of rows of length 1 the squared distance is 2 - 2 times the correlation
+    return _all_distances(rows).round_(decimals=TIED)
 
 
 def _ranks(matrix: Tensor) -> Tensor:

@@ -153,9 +153,7 @@ def _groups(
         if name not in taken:
             if taken:
                 raise InputError(unknown("option", name, taken))
-            raise InputError(
-                f"option '{name}' is none of {', '.join(names)}: leave it out"
-            )
+            raise InputError(f"option '{name}' is none of {', '.join(names)}: leave it out")
 
 
 def _checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:

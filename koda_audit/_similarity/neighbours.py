@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from koda_audit._similarity.distances import BLOCK, distance_rows
 from koda_audit._similarity.protocol import Measure, Sides, scaled
 from koda_audit.errors import InputError
 
 K = 10  # Huh et al. 2024
-BLOCK = 1024  # rows whose distances to all others are made at a time
+TIED = 1e-12  # of the largest squared distance, up to which two are equal
 SPARE = 20  # neighbours beyond 3 k, so that an interval can leave samples out without a new search
 
 
@@ -26,23 +27,22 @@ class Neighbourhoods:
     points: Tensor
     nearest: Tensor
     k: int
+    seed: int
 
     @classmethod
-    def of(cls, points: Tensor, k: int) -> Neighbourhoods:
-        """Euclidean; among equally near ones those that come first in ``points`` may be preferred."""
+    def of(cls, points: Tensor, k: int, seed: int) -> Neighbourhoods:
+        """Euclidean; ``seed`` decides among equally near ones, for each row anew."""
         n = len(points)
         if not 1 <= k < n:
             raise InputError(f"k is {k}, and {n} samples are left: expected 1 to {n - 1} neighbours, or more samples")
-        centred = points - points.mean(dim=0)
-        squares = (centred * centred).sum(dim=1)
+        generator = np.random.default_rng([seed, 3])
         found = []
-        for start in range(0, n, BLOCK):
-            # the own squared length is the same for a whole row, and changes no order
-            distances = torch.addmm(squares, centred[start : start + BLOCK], centred.T, alpha=-2)
-            own = torch.arange(len(distances), device=points.device)
-            distances[own, start + own] = torch.inf
+        for rows, distances in distance_rows(points):
+            noise = torch.from_numpy(generator.random(distances.shape)).to(distances.device)
+            distances.add_(noise * (TIED * distances.max()))
+            distances.diagonal(rows.start).fill_(torch.inf)  # none is its own neighbour
             found.append(distances.topk(min(3 * k + SPARE, n - 1), largest=False).indices)
-        return cls(points, torch.cat(found), k)
+        return cls(points, torch.cat(found), k, seed)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -55,9 +55,9 @@ class Neighbourhoods:
             gone = nearest < 0
             left = int((~gone).sum(dim=1).min())
             if left < self.k:
-                return Neighbourhoods.of(self.points[rows], self.k)
+                return Neighbourhoods.of(self.points[rows], self.k, self.seed)
             nearest = nearest.gather(1, gone.to(torch.int8).argsort(dim=1, stable=True)[:, :left])
-        return Neighbourhoods(self.points[rows], nearest, self.k)
+        return replace(self, points=self.points[rows], nearest=nearest)
 
     @cached_property
     def local(self) -> Tensor:
@@ -80,20 +80,16 @@ def neighbourhoods(x: Tensor, y: Tensor, *, k: Any = K) -> Sides:
     """The ``k`` nearest others of each row, in Euclidean distance.
 
     Both papers take rows of length 1, where that is the order of cosines: normalise first to compare with their
-    numbers. Among equally near rows the choice is random, and another for y than for x, so that rows which occur more
-    than once (one prompt for all images of a class) agree no more often than chance has it.
+    numbers. Among equally near rows the choice is random, for each row anew and another for y than for x, so that rows
+    which occur more than once (one prompt for all images of a class) agree no more often than chance has it; such a
+    representation is not wholly like itself either.
 
     Raises:
         InputError: k is no whole number from 1 to n - 1.
     """
     if not isinstance(k, Integral) or isinstance(k, bool):
         raise InputError(f"k is {k!r}: expected a whole number of neighbours")
-    sides = []
-    for number, values in enumerate((x, y)):
-        order = torch.from_numpy(np.random.default_rng([0, number]).permutation(len(values))).to(values.device)
-        shuffled = Neighbourhoods.of(scaled(values)[order], int(k))
-        sides.append(shuffled.take(order.argsort()))
-    return Sides(*sides)
+    return Sides(*(Neighbourhoods.of(scaled(values), int(k), seed) for seed, values in enumerate((x, y))))
 
 
 def shared_neighbours(pair: Sides) -> float:
