@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._arrays import matrix
@@ -180,6 +181,6 @@ def _parts(prepared: Prepared, n: int, seed: int, device: torch.device) -> Itera
         yield prepared.without(torch.from_numpy(np.flatnonzero(labels == group)).to(device))
 
 
-def _values(group: list[Measure], prepared: Iterable[Prepared]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _values(group: list[Measure], prepared: Iterable[Prepared]) -> NDArray[np.float64]:
     """(number of prepared, number of measures)."""
     return np.array([[measure.formula(pair) for measure in group] for pair in prepared])
