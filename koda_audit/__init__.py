@@ -13,12 +13,28 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Embeddings": "koda_audit.embeddings.container",
     "find_discrepancies": "koda_audit.discrepancy.find",
+    "fit_alignment": "koda_audit.alignment.fit",
+    "gap_robustness": "koda_audit._gap.robustness",
+    "load_alignment": "koda_audit.alignment.operator",
+    "similarity": "koda_audit._similarity.measure",
     "solve_contrast": "koda_audit._contrast.solve",
 }
-__all__ = ["Embeddings", "find_discrepancies", "solve_contrast"]
+__all__ = [
+    "Embeddings",
+    "find_discrepancies",
+    "fit_alignment",
+    "gap_robustness",
+    "load_alignment",
+    "similarity",
+    "solve_contrast",
+]
 
 if TYPE_CHECKING:
     from koda_audit._contrast.solve import solve_contrast
+    from koda_audit._gap.robustness import gap_robustness
+    from koda_audit._similarity.measure import similarity
+    from koda_audit.alignment.fit import fit_alignment
+    from koda_audit.alignment.operator import load_alignment
     from koda_audit.discrepancy.find import find_discrepancies
     from koda_audit.embeddings.container import Embeddings
 

@@ -1,6 +1,7 @@
 """One registry for everything a third party can add: entry points, loaded only when asked for.
 
-A package adds a task by the entry-point group ``clip_benchmark.tasks``; ours are registered the same way::
+A package adds a task by the entry-point group ``clip_benchmark.tasks``, a measure of similarity by
+``koda_audit.measures``, a post-hoc alignment by ``koda_audit.alignments``; ours are registered the same way::
 
     [options.entry_points]
     clip_benchmark.tasks =
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from koda_audit.errors import InputError, PluginError, unknown
 
 if TYPE_CHECKING:
+    from koda_audit._similarity.protocol import Measure
     from koda_audit.alignment.methods import Method
     from koda_audit.host_tasks.protocol import Task
 
@@ -30,12 +32,20 @@ class Registry(Generic[T]):
         group: the entry-point group.
         kind: what one of them is called in messages, e.g. "task".
         attributes: what a loaded object must have.
+        protocol: the file that says what they are, for messages.
     """
 
-    def __init__(self, group: str, kind: str, attributes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        group: str,
+        kind: str,
+        attributes: tuple[str, ...] = (),
+        protocol: str = "koda_audit/host_tasks/protocol.py",
+    ) -> None:
         self.group = group
         self.kind = kind
         self.attributes = attributes
+        self.protocol = protocol
         self._loaded: dict[str, T | PluginError] = {}
 
     def names(self) -> list[str]:
@@ -115,7 +125,7 @@ class Registry(Generic[T]):
             raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
         missing = [attribute for attribute in self.attributes if not hasattr(loaded, attribute)]
         if missing:
-            raise PluginError(f"{where} has no {', '.join(missing)}: see koda_audit/host_tasks/protocol.py")
+            raise PluginError(f"{where} has no {', '.join(missing)}: see {self.protocol}")
         if getattr(loaded, "name", name) != name:
             raise PluginError(f"{where} calls itself '{loaded.name}': name and entry point must agree")
         return cast(T, loaded)
@@ -130,7 +140,16 @@ def tasks() -> Registry[Task]:
 @lru_cache(maxsize=1)
 def alignments() -> Registry[Method]:
     """The post-hoc alignments, ours among them; ``koda_audit/alignment/methods.py`` says what one is."""
-    return Registry("koda_audit.alignments", "alignment", ("name", "definition", "fitted_on", "fit"))
+    attributes = ("name", "definition", "fitted_on", "fit")
+    return Registry("koda_audit.alignments", "alignment", attributes, "koda_audit/alignment/methods.py")
+
+
+@lru_cache(maxsize=1)
+def measures() -> Registry[Measure]:
+    """The measures of ``similarity`` that are installed, ours among them."""
+    described = ("meaning", "source", "low", "high", "higher_is_similar", "invariances", "cost")
+    attributes = ("name", *described, "prepare", "formula")
+    return Registry("koda_audit.measures", "measure", attributes, "koda_audit/_similarity/protocol.py")
 
 
 def _package(entry: EntryPoint) -> str:
