@@ -199,12 +199,12 @@ def test_two_items_flip_as_a_gaussian_says(total_var):
     random = np.random.default_rng(3)
     d = 512
     s = math.sqrt(total_var / d)
-    y = units(random.normal(size=(1, d)))
-    x = units(y + [[1.0], [1.01]] * units(random.normal(size=(2, d))))
+    y, first, second = np.linalg.qr(random.normal(size=(d, 3)))[0].T
+    x = units(np.array([y + first, y + 1.01 * second]))
     squares = ((x - y) ** 2).sum(axis=1)
     flip = stats.norm.cdf(-abs(squares[0] - squares[1]) / math.sqrt(4 * s**2 * squares.sum() + 4 * d * s**4))
-    assert 0.05 < flip < 0.45
-    found = gap_robustness(x, y, total_var=total_var, trials=10_000).frame.iloc[0]
+    assert 0.2 < flip < 0.4
+    found = gap_robustness(x, y[None], total_var=total_var, trials=10_000).frame.iloc[0]
     assert abs(1 - found["agreement"] - flip) < 3 * math.sqrt(flip * (1 - flip) / 10_000)
     assert found["agreement_se"] == pytest.approx(math.sqrt(flip * (1 - flip) / 10_000), rel=0.05)
 

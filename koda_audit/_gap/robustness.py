@@ -88,7 +88,7 @@ def gap_robustness(
       Noise that is independent of alpha flips fewer answers the nearer X is to the queries. That distance is smallest
       on average at alpha = 1, and beyond it nothing is monotonic.
     - Dot products: a translation of X changes all scores of a query alike. No alpha has any effect, at any rank, on
-      clean answers or on Gaussian or perturbed ones; only a quantiser rounds other values.
+      clean answers or on Gaussian or perturbed ones, exactly for the same draws; only a quantiser rounds other values.
     - Cosine: clean answers stay where rows have length 1 and the rank is full, since all moved rows then are of one
       length. With ``normalize=False`` or a lower rank nothing is promised, and under noise nothing is in any case.
 
@@ -99,7 +99,8 @@ def gap_robustness(
         noise: "gaussian": independent entries of variance s^2 = total_var/d; "quantise": entries become the middle of
             one of ``bins`` equal bins between the smallest and the largest entry of the moved gallery;
             "perturbed": rows are those of ``perturbed``, moved by the same alpha g', e.g. of other prompt templates.
-        total_var: of "gaussian": expected squared length of a row's noise; 0 gives agreement 1.
+        total_var: of "gaussian": expected squared length of a row's noise; 0 gives agreement 1. The paper leaves open
+            whether its variance is that of a row or of an entry; at .04 an entry, agreement of CLIP is near chance.
         bins: of "quantise", at least 2.
         perturbed: (c, d), or a sequence of such arrays: a trial each.
         metric: "euclidean", "cosine" or "dot".
@@ -131,14 +132,17 @@ def gap_robustness(
     y = _rows(y, "queries", metric == "cosine").to(x.device)  # a query's length changes no ranking of its cosines
     right = None if truth is None else _right(truth, classes, len(x), len(y))
     alphas = sorted({0.0, *map(float, alphas)})
-    moved = [translated(x, gap.shift, alpha) for alpha in alphas]
     s = math.sqrt(total_var / x.shape[1])
     draws: Iterable[Trial]
+    ranges: dict[str, list[float]] = {}
     if noise == "gaussian":
         draws = ([(x + s * _normal(x, [seed, trial]), alphas)] for trial in range(trials))
         options = {"total_var": total_var, "s": s, "seed": seed}
     elif noise == "quantise":  # what it rounds depends on alpha, so a product for each
+        moved = [translated(x, gap.shift, alpha) for alpha in alphas]
         draws = [[(quantised(rows, bins), (0.0,)) for rows in moved]]
+        ranges["range_low"] = [rows.min().item() for rows in moved]
+        ranges["range_high"] = [rows.max().item() for rows in moved]
         options = {"bins": bins}
     else:
         draws = [[(rows, alphas)] for rows in _perturbed(perturbed, x, normalize)]
@@ -156,9 +160,6 @@ def gap_robustness(
     if right is not None:
         columns["clean_accuracy"] = right(clean).mean(axis=1)
         columns |= _over_trials("noisy_accuracy", right(noisy).mean(axis=2), base)
-    if noise == "quantise":
-        columns["range_low"] = [rows.min().item() for rows in moved]
-        columns["range_high"] = [rows.max().item() for rows in moved]
     settings = {
         "noise": noise,
         **options,
@@ -173,7 +174,7 @@ def gap_robustness(
         "residual_gap": gap.residual,
         "movable": gap.movable,
     }
-    return GapRobustness(pd.DataFrame(columns), settings, clean, noisy)
+    return GapRobustness(pd.DataFrame(columns | ranges), settings, clean, noisy)
 
 
 def quantised(values: Tensor, bins: int) -> Tensor:

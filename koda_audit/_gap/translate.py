@@ -150,9 +150,9 @@ def nearest_rows(
     Raises:
         InputError: a moved row of length 0 under "cosine".
 
-    >>> rows, shift = torch.eye(2, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
-    >>> nearest_rows(rows, torch.tensor([[0.8, 0.6]], dtype=torch.float64), shift, [0.0, 1.0], "cosine").tolist()
-    [[0], [0]]
+    >>> rows, shift = torch.eye(2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> nearest_rows(rows, torch.tensor([[0.8, 0.6]], dtype=torch.float64), shift, [0.0, 1.0], "euclidean").tolist()
+    [[0], [1]]
     """
     if metric == "euclidean":  # an offset common to all would cost digits in the difference of squares
         origin = rows.mean(dim=0)
