@@ -120,9 +120,9 @@ def run(options: argparse.Namespace) -> None:
     show(
         f"{options.null_sets} null sets, {options.planted_sets} planted sets of each kind, n = {SAMPLES}",
         table,
-        "false: null sets with any finding, of all; synthetic, clip: planted sets of which every group of 3 % and more\n"
-        "is found by a lobe that is so stable; 1 %: the same of the groups of 1 %; agree: lost groups that exact and\n"
-        "random kernels both find, of those that either finds. From 0: whatever the stability.",
+        "false: null sets with any finding, of all; synthetic, clip: planted sets of which every group of 3 % and\n"
+        "more is found by a lobe that is so stable; 1 %: the same of the groups of 1 %; agree: lost groups that exact\n"
+        "and random kernels both find, of those that either finds. From 0: whatever the stability.",
     )
 
 
