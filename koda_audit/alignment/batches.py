@@ -1,9 +1,8 @@
-"""Which samples each training step sees: a pure function of the seed and the step, so that a resumed run needs no state."""
+"""Which samples each training step sees: a pure function of seed and step, so that a resumed run needs no state."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ SHARE = 0.5  # of a batch that comes from the focus; the other half keeps what i
 class Batches:
     """Batches of rows without replacement: each pass takes all rows once, in another order, and drops an unfilled rest.
 
-    With a ``focus``, such as the samples that discrepancy analysis found, ``share`` of every batch comes from it and the
-    rest from all other rows, so that no sample is twice in a batch.
+    With a ``focus``, such as the samples that discrepancy analysis found, ``share`` of every batch comes from it and
+    the rest from all other rows, so that no sample is twice in a batch.
 
     Args:
         n: rows in all.
@@ -82,8 +81,8 @@ def _drawn(rows: NDArray[np.int64], count: int, seed: int, part: int, step: int)
     if not count:
         return rows[:0]
     epoch, place = divmod(step, len(rows) // count)
-    order: NDArray[Any] = _order(len(rows), seed, part, epoch)
-    return rows[order[place * count : (place + 1) * count]]
+    drawn: NDArray[np.int64] = rows[_order(len(rows), seed, part, epoch)[place * count : (place + 1) * count]]
+    return drawn
 
 
 @lru_cache(maxsize=4)

@@ -17,13 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from koda_audit.errors import InputError
 
 
-def contrastive_loss(x: Tensor, y: Tensor, scale: Tensor | float, beta: float = 0.0) -> Tensor:
+def contrastive_loss(
+    x: Tensor, y: Tensor, scale: Tensor | float, beta: float = 0.0, same: Tensor | None = None
+) -> Tensor:
     """Mean of both directions of -log(e_ii / (e_ii + sum_{j != i} w_ij e_ij)), e = exp(scale x_i'y_j).
 
     Args:
@@ -31,13 +32,17 @@ def contrastive_loss(x: Tensor, y: Tensor, scale: Tensor | float, beta: float = 
         scale: inverse temperature.
         beta: 0 gives CLIP's loss. Else w_ij = (n - 1) exp(beta s_ij) / sum_{k != i} exp(beta s_ik) of the cosines s:
             near negatives count more, their mean weight stays 1, and no gradient goes through the weights.
+        same: (n, n) symmetric, True where two samples have one caption: they are no negatives of each other, and n
+            counts without them.
 
     >>> x = torch.eye(2)
     >>> round(contrastive_loss(x, x, scale=1.0).item(), 6)
     0.313262
     """
     cosines = x @ y.T
-    both = (_one_way(cosines, scale, beta), _one_way(cosines.T, scale, beta))
+    left_out = torch.zeros_like(cosines, dtype=torch.bool) if same is None else same
+    own = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    both = [_one_way(way, scale, beta, ~left_out & ~own) for way in (cosines, cosines.T)]
     return (both[0] + both[1]) / 2
 
 
@@ -59,13 +64,13 @@ def geometry_loss(x: Tensor, y: Tensor) -> Tensor:
     return ((x @ x.T - y @ y.T) ** 2).mean()
 
 
-def alignment_loss(x: Tensor, y: Tensor, scale: Tensor | float, beta: float) -> Tensor:
+def alignment_loss(x: Tensor, y: Tensor, scale: Tensor | float, beta: float, same: Tensor | None = None) -> Tensor:
     """L_cent + L_geo + L_neg.
 
     >>> alignment_loss(torch.eye(2), torch.eye(2), 1.0, 0.0).item() == contrastive_loss(*[torch.eye(2)] * 2, 1.0).item()
     True
     """
-    return centroid_loss(x, y) + geometry_loss(x, y) + contrastive_loss(x, y, scale, beta)
+    return centroid_loss(x, y) + geometry_loss(x, y) + contrastive_loss(x, y, scale, beta, same)
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,12 @@ def gradient_ratio(first: Tensor, second: Tensor, *inputs: Tensor) -> float:
     return norms[0] / norms[1] if norms[1] > 0 else 1.0
 
 
-def _one_way(cosines: Tensor, scale: Tensor | float, beta: float) -> Tensor:
+def _one_way(cosines: Tensor, scale: Tensor | float, beta: float, negative: Tensor) -> Tensor:
     logits = scale * cosines
-    n = len(logits)
-    if beta and n > 1:
-        own = torch.eye(n, dtype=torch.bool, device=logits.device)
-        weights = F.log_softmax((beta * cosines.detach()).masked_fill(own, -torch.inf), dim=1)
-        logits = logits + (weights + torch.log(torch.tensor(n - 1.0, dtype=logits.dtype))).masked_fill(own, 0.0)
-    return F.cross_entropy(logits, torch.arange(n, device=logits.device))
+    own = logits.diagonal()
+    if beta:
+        raised = (beta * cosines.detach()).masked_fill(~negative, -torch.inf)
+        weights = raised - raised.logsumexp(dim=1, keepdim=True) + negative.sum(dim=1, keepdim=True).log()
+        logits = logits + weights.masked_fill(~negative, 0.0)
+    whole = torch.cat([own[:, None], logits.masked_fill(~negative, -torch.inf)], dim=1)
+    return (whole.logsumexp(dim=1) - own).mean()

@@ -1,7 +1,7 @@
 """Several processes as one: every rank embeds its share of the batch and computes the loss of the whole batch.
 
-A rank's share of a gradient is W times its own slice of the whole loss's gradient, so that the mean over W ranks, here or
-in DistributedDataParallel, is the gradient of one process on the whole batch, for shared parameters such as rho too.
+A rank's share of a gradient is W times its own slice of the whole loss's gradient, so that the mean over W ranks, here
+or in DistributedDataParallel, is the gradient of one process on the whole batch, for shared parameters such as rho too.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def own(rows: Tensor) -> Tensor:
 
 
 def gathered(part: Tensor) -> Tensor:
-    """(n, d) of the whole batch from each rank's part of it, in the order of the ranks; gradients reach the own part."""
-    whole: Tensor = part if ranks()[1] == 1 else _Gather.apply(part)  # type: ignore[no-untyped-call]
+    """(n, d) of the whole batch from the parts of all ranks, in their order; gradients reach the own part."""
+    whole: Tensor = part if ranks()[1] == 1 else _Gather.apply(part)
     return whole
 
 
@@ -65,4 +65,5 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return ctx.count * gradients[0][ctx.start : ctx.stop]
+        own_part: Tensor = ctx.count * gradients[0][ctx.start : ctx.stop]
+        return own_part

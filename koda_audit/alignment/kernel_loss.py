@@ -86,7 +86,8 @@ def cosine_bound(x: Tensor, before: Tensor) -> Tensor:
     [1.0]
     """
     lengths = torch.linalg.vector_norm(x, dim=1) + torch.linalg.vector_norm(before, dim=1)
-    return 2 * torch.linalg.vector_norm(x - before, dim=1) / lengths
+    bound: Tensor = 2 * torch.linalg.vector_norm(x - before, dim=1) / lengths
+    return bound
 
 
 def best_log_rho(

@@ -16,7 +16,8 @@ from koda_audit.alignment.checkpoint import Checkpoints
 from koda_audit.alignment.distributed import average_gradients, ranks
 from koda_audit.errors import InputError, KodaAuditError
 
-Figures = dict[str, float]
+Figures = dict[str, Any]
+"""Numbers, or tensors of one number."""
 Inputs = tuple[Tensor, ...]
 Feed = Callable[[int], Iterable[tuple[Tensor, Inputs]]]
 """feed(start): for each step from ``start`` on, the rows of the whole batch and what this rank embeds of it."""
@@ -118,7 +119,8 @@ def train(
         optimiser.step()
         done, last = step + 1, step + 1 == recipe.steps
         if last or step % recipe.log_every == 0:
-            history.append({"step": step, "lr": recipe.rate(step) * recipe.lr, "loss": loss.item(), **figures})
+            numbers = {name: float(value) for name, value in {"loss": loss.detach(), **figures}.items()}
+            history.append({"step": step, "lr": recipe.rate(step) * recipe.lr, **numbers})
         if last or done % recipe.save_every == 0:
             if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
                 raise stop("a weight is not finite", step)
