@@ -8,10 +8,14 @@
 ``frechet``       the Gaussian distance of two covariances
 ``dimension``     how many dimensions a side fills, and how much of it lies along the gap
 ``separability``  a linear classifier of the modality
-``pairwise``      sums over pairs of rows: energy distance, MMD, uniformity, nearest neighbours
+``covariances``   all of the second order
+``pairwise``      sums over all pairs of rows, in one pass
+``pair_sums``     what they tell: energy distance, MMD, uniformity, nearest neighbours
 ``mmd``           bandwidth and permutation p-value of the MMD
 ``variants``      other definitions that go by the same names
 ``table``         what each key means
 ``intervals``     confidence intervals and split-half nulls
+``measured``      values and intervals of each order
 ``metrics``       all of them at once
+``groups``        the cheap ones of each class by itself
 """

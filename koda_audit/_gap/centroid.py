@@ -31,15 +31,15 @@ def centroid_metrics(means: Means) -> dict[str, Tensor]:
         return found
     gap = means.image - means.text
     square = (gap * gap).sum(dim=1)
-    n, m = means.n, means.m
+    n, m = means.freedom
     largest = gap.abs().topk(min(2, gap.shape[1]), dim=1).values
     return {
         **found,
         "mean_cosine": (means.image * means.text).sum(dim=1) / (image_length * text_length),
         "centroid_gap": square.sqrt(),
         "frechet_mean": square,
-        "centroid_gap_sq_unbiased": square - means.image_spread / (n - 1) - means.text_spread / (m - 1),
-        "centroid_gap_sq_unbiased_paired": square - means.centred_square / (n - 1),
+        "centroid_gap_sq_unbiased": square - means.image_spread / n - means.text_spread / m,
+        "centroid_gap_sq_unbiased_paired": square - means.centred_square / n,
         "gap_top2_share": (largest * largest).sum(dim=1) / square,
     }
 

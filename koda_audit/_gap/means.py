@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ class Means:
     raw: Tensor
     raw_square: Tensor
     centred_square: Tensor
+
+    @property
+    def freedom(self) -> tuple[float, float]:
+        """n - 1 and m - 1; nan for a single row."""
+        return self.n - 1 or math.nan, self.m - 1 or math.nan
 
 
 def means(sides: Sides, image_counts: Counts | None = None, text_counts: Counts | None = None) -> Means:

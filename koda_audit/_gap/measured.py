@@ -14,7 +14,8 @@ from koda_audit._gap.intervals import Limits, bootstrap_limits, jackknife_limits
 from koda_audit._gap.means import Means, means
 from koda_audit._gap.mmd import median_gamma, mmd_p
 from koda_audit._gap.paired import paired_metrics
-from koda_audit._gap.pairwise import PairSums, pair_sums
+from koda_audit._gap.pair_sums import PairSums
+from koda_audit._gap.pairwise import pair_sums
 from koda_audit._gap.sides import Sides
 from koda_audit._gap.variants import variant_metrics
 from koda_audit._stats.bootstrap import resampled_counts

@@ -44,9 +44,9 @@ def paired_metrics(means: Means, units: Means) -> dict[str, Tensor]:
 
 def rmg_parts(units: Means) -> tuple[Tensor, Tensor, Tensor]:
     """(B,) means of (1 - cos)/2: over pairs, over two different images, over two different texts."""
-    n, m = units.n, units.m
+    n, m = units.freedom
     return (
         units.raw_square / 4,
-        units.image_spread.clamp(min=0) * (n / (n - 1) / 2),
-        units.text_spread.clamp(min=0) * (m / (m - 1) / 2),
+        units.image_spread.clamp(min=0) * (units.n / n / 2),
+        units.text_spread.clamp(min=0) * (units.m / m / 2),
     )

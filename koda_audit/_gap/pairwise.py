@@ -1,8 +1,7 @@
-"""Energy distance, MMD, uniformity and nearest neighbours: one pass over all pairs of rows, without their matrix."""
+"""Sums over all pairs of rows, in one pass and without their matrix."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,83 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._gap.folds import Groups
+from koda_audit._gap.pair_sums import PairSums
 from koda_audit._gap.sides import Sides
 
 ROWS = 1024  # rows and columns of distances that are made at a time
 POTENTIAL = 2.0  # t of exp(-t |z - z'|^2) in the uniformity (Wang and Isola, ICML 2020)
 TIED = 1e-12  # squared distances that differ by less, as a part of the mean squared length, are equal
-
-
-@dataclass(frozen=True)
-class PairSums:
-    """Sums over pairs of groups of rows, from which the metrics of all groups, or of all but one, follow.
-
-    Pairs are "image" and "text": two different rows of a side, in both orders; "cross": an image and a text; "matched":
-    the two rows of a pair, where there are pairs; "centred": "cross" with each side centred.
-
-    Attributes:
-        rows: (2, G) images and texts in each group.
-        distance: "image", "text", "cross", "centred" -> (G, G) sums of |z - z'|.
-        kernel: "image", "text", "centred" -> (G, G) sums of exp(-gamma |z - z'|^2).
-        potential: "image", "text", "cross", "matched" -> (G, G) logs of sums of exp(-2 |z - z'|^2); "cross" is without
-            "matched".
-        same: (2, G) images whose nearest other row is an image, and texts whose nearest is a text; a tie of both
-            modalities counts one half.
-        paired: whether there are "matched" pairs.
-    """
-
-    rows: Tensor
-    distance: dict[str, Tensor]
-    kernel: dict[str, Tensor]
-    potential: dict[str, Tensor]
-    same: Tensor
-    paired: bool
-
-    def metrics(self, without: int = -1) -> dict[str, float]:
-        """Of all groups, or ``without`` one: then with the centroids, the bandwidth and the neighbours of all.
-
-        Energy is 2 E|x - y| - E|x - x'| - E|y - y'| with each row also paired with itself (V-statistic, never below 0);
-        MMD^2 leaves these pairs out (U-statistic: 0 on average for samples of one distribution, so it may be negative).
-        """
-        keep = torch.arange(self.rows.shape[1], device=self.rows.device) != without
-        rows = self.rows[:, keep].sum(dim=1)
-        n, m = rows.tolist()
-        distance, kernel = (
-            {name: table[keep][:, keep].sum().item() for name, table in tables.items()}
-            for tables in (self.distance, self.kernel)
-        )
-
-        def energy(cross: str) -> float:
-            return 2 * distance[cross] / (n * m) - distance["image"] / n**2 - distance["text"] / m**2
-
-        def uniformity(pairs: float, *names: str) -> float:
-            logs = torch.stack([self.potential[name][keep][:, keep] for name in names])
-            mean: float = logs.flatten().logsumexp(dim=0).item() - math.log(pairs)
-            return mean
-
-        own = kernel["image"] / (n * (n - 1)) + kernel["text"] / (m * (m - 1))
-        image, text = (self.same[:, keep].sum(dim=1) / rows).tolist()
-        return {
-            "energy": energy("cross"),
-            "energy_centred": energy("centred"),
-            "mmd2_u_centred": own - 2 * kernel["centred"] / (n * m),
-            "uniformity_image": uniformity(n * (n - 1), "image"),
-            "uniformity_text": uniformity(m * (m - 1), "text"),
-            "uniformity_cross": uniformity(n * m - n * self.paired, "cross"),
-            "uniformity_joint": uniformity(
-                (n + m) * (n + m - 1), "image", "text", "cross", "cross", "matched", "matched"
-            ),
-            "mix_bias_image": image,
-            "mix_bias_text": text,
-        }
-
-    def mean_distances(self) -> tuple[float, float]:
-        """Mean distance of two different images, and of two different texts."""
-        image, text = (
-            (self.distance[name].sum() / (rows * (rows - 1))).item()
-            for name, rows in zip(("image", "text"), self.rows.sum(dim=1), strict=True)
-        )
-        return image, text
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +80,17 @@ def pair_sums(sides: Sides, groups: Groups, gamma: float) -> PairSums:
                     kernel[name][i, j] += near
                     potential[name][i, j] = torch.logaddexp(potential[name][i, j], log)
 
+    # of the sums over "centred", where all x - y grow shorter by one vector
+    slopes = {name: torch.zeros_like(gap) for name in ("distance", "kernel")}
     for k, a in enumerate(images):
         for q, b in enumerate(texts):
             at = a.group, b.group
             squares = _squared_distances(a, b)
-            distance["centred"][at] += squares.sqrt().sum()
-            kernel["centred"][at] += (squares * -gamma).exp_().sum()
+            apart, near = squares.sqrt(), (squares * -gamma).exp_()
+            distance["centred"][at] += apart.sum()
+            kernel["centred"][at] += near.sum()
+            slopes["distance"] -= _differences(a, b, apart.reciprocal_().nan_to_num_(posinf=0.0))
+            slopes["kernel"] += _differences(a, b, near.mul_(2 * gamma))
             # |x - y|^2 of the rows as they are: x - y is the difference of the centred rows plus the gap
             squares.add_((2 * a.along)[:, None] - 2 * b.along + gap @ gap).clamp_(min=0)
             distance["cross"][at] += squares.sqrt().sum()
@@ -172,11 +105,21 @@ def pair_sums(sides: Sides, groups: Groups, gamma: float) -> PairSums:
     both = (images, texts)
     tied = TIED * torch.cat([part.squares + gap @ gap for parts in both for part in parts]).mean()
     rows, same = (torch.stack([zero[0], zero[0]]) for _ in range(2))
+    totals = gap.new_zeros(2, count, len(gap))
     for side, parts in enumerate(both):
         for part in parts:
             rows[side, part.group] += len(part.rows)
+            totals[side, part.group] += part.rows.sum(dim=0)
             same[side, part.group] += (1 + _sign(part.other - part.same, tied)).sum() / 2
-    return PairSums(rows, distance, kernel, potential, same, sides.paired)
+    n, m = rows.sum(dim=1)
+    centroids = -totals / (rows.sum(dim=1, keepdim=True) - rows)[:, :, None]
+    moved = {name: (centroids[0] - centroids[1]) @ slope / (n * m) for name, slope in slopes.items()}
+    return PairSums(rows, distance, kernel, potential, same, moved, sides.paired)
+
+
+def _differences(a: _Part, b: _Part, weights: Tensor) -> Tensor:
+    """Sum of w_ij (x_i - y_j)."""
+    return weights.sum(dim=1) @ a.rows - weights.sum(dim=0) @ b.rows
 
 
 def _keep_nearest(squares: Tensor, of_rows: Tensor, of_columns: Tensor) -> None:
