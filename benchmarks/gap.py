@@ -1,7 +1,7 @@
-"""The modality gap with intervals and nulls: seconds and peak memory, of all metrics but the pairwise ones, and of all.
+"""The modality gap with intervals and nulls: seconds and peak memory, without and with the pairwise metrics.
 
-moments   metrics of the first and second order, with bootstrap and jackknife intervals and split-half nulls; the pairwise
-          ones run too, on 2 rows a side
+moments   metrics of the first and second order, with bootstrap and jackknife intervals and split-half nulls; the
+          pairwise ones run too, on 4 rows a side
 pairwise  all metrics, the pairwise ones exact up to the number of rows asked for
 
 The peak counts the two float32 matrices, which are listed beside it, and the libraries.
@@ -27,7 +27,7 @@ def side(name: str, samples: int, width: int, rows: int) -> Figures:
     with measured() as idle:
         pass
     with measured() as figures:
-        gap = modality_gap(image, text, interval=True, pairwise_rows=2 if name == "moments" else rows)
+        gap = modality_gap(image, text, interval=True, pairwise_rows=4 if name == "moments" else rows)
     return {**figures, "idle": idle["peak"], "rows": gap["pairwise_rows"].value}
 
 

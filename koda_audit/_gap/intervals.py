@@ -47,8 +47,8 @@ def bootstrap_limits(values: Mapping[str, float], resampled: Mapping[str, NDArra
 
 
 def jackknife_limits(values: Mapping[str, float], without: list[dict[str, float]]) -> Limits:
-    """Of other metrics, from their values without each group; none where there are fewer than 2 groups."""
-    if len(without) < 2:
+    """Of other metrics, from their values without each group; none where no groups were made."""
+    if not without:
         return {}
     return {key: jackknife_interval(values[key], [of[key] for of in without]) for key in without[0]}
 

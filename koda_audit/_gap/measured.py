@@ -13,8 +13,8 @@ from koda_audit._gap.folds import drawn_groups
 from koda_audit._gap.intervals import Limits, bootstrap_limits, jackknife_limits
 from koda_audit._gap.means import Means, means
 from koda_audit._gap.mmd import median_gamma, mmd_p
-from koda_audit._gap.paired import paired_metrics
 from koda_audit._gap.pair_sums import PairSums
+from koda_audit._gap.paired import paired_metrics
 from koda_audit._gap.pairwise import pair_sums
 from koda_audit._gap.sides import Sides
 from koda_audit._gap.variants import variant_metrics
@@ -42,7 +42,7 @@ def measured(sides: Sides, settings: Settings) -> tuple[Values, Limits]:
     """Of each metric that exists its value, and the ends of its interval if asked for."""
     values, limits, of_rows, of_units = _first(sides, settings)
     found, without = covariance_metrics(
-        sides, drawn_groups(sides, settings.groups, settings.seed), jackknife=settings.interval
+        sides, drawn_groups(sides, settings.groups, settings.seed), jackknife=settings.interval and sides.divisible
     )
     values |= found
     limits |= jackknife_limits(found, without)
@@ -81,8 +81,8 @@ def _pairwise(sides: Sides, settings: Settings) -> tuple[Values, Limits, PairSum
     gamma = median_gamma(few, settings.seed)
     sums = pair_sums(few, groups, gamma)
     values = sums.metrics()
-    count = len(sums.rows[0])
-    limits = jackknife_limits(values, [sums.metrics(group) for group in range(count)] if settings.interval else [])
+    count = len(sums.rows[0]) if settings.interval and few.divisible else 0
+    limits = jackknife_limits(values, [sums.metrics(group) for group in range(count)])
     underdetermined = len(few.image) + len(few.text) < NEIGHBOURS
     values["mix_bias_underdetermined"] = float(underdetermined)
     for ratio, key in (("itr", "mix_bias_image"), ("tir", "mix_bias_text")):

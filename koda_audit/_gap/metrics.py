@@ -92,7 +92,7 @@ def modality_gap(
 
     Raises:
         InputError: not two finite real matrices of at least 2 rows each, a row that is zero, pairs asked for where n
-            and m differ, fewer than 2 groups or pairwise rows.
+            and m differ, fewer than 2 groups or 4 pairwise rows.
 
     >>> import numpy as np
     >>> random = np.random.default_rng(0)
@@ -104,8 +104,8 @@ def modality_gap(
     >>> modality_gap(image, text, interval=True)["centroid_gap"].null < 0.5 < gap["centroid_gap"]
     True
     """
-    if groups < 2 or pairwise_rows < 2:
-        raise InputError(f"groups is {groups} and pairwise_rows {pairwise_rows}: expected 2 at least of both")
+    if groups < 2 or pairwise_rows < 4:
+        raise InputError(f"groups is {groups} and pairwise_rows {pairwise_rows}: expected at least 2 and 4")
     checked = sides(image, text, normalize, paired)
     settings = Settings(normalize, interval, variants, groups, pairwise_rows, seed)
     values, limits = measured(checked, settings)
@@ -113,11 +113,10 @@ def modality_gap(
     if not interval:
         return {key: values.get(key, math.nan) for key in keys}
 
-    plain = replace(settings, interval=False, variants=False, pairwise_rows=max(pairwise_rows // 2, 2))
+    plain = replace(settings, interval=False, variants=False, pairwise_rows=pairwise_rows // 2)
     nulls = {}
     for name in ("image", "text"):
-        enough = len(getattr(checked, name)) >= 4
-        nulls[name] = measured(checked.halved(name, seed), plain)[0] if enough else {}
+        nulls[name] = measured(checked.halved(name, seed), plain)[0] if checked.divisible else {}
     return {key: _estimate(key, values.get(key, math.nan), limits, nulls, normalize) for key in keys}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -46,9 +45,9 @@ class PairSums:
         """
         keep = torch.arange(self.rows.shape[1], device=self.rows.device) != without
         rows = self.rows[:, keep].sum(dim=1)
-        n, m = rows.tolist()
+        n, m = (float(count) for count in rows)
         distance, kernel = (
-            {name: table[keep][:, keep].sum().item() for name, table in tables.items()}
+            {name: float(table[keep][:, keep].sum()) for name, table in tables.items()}
             for tables in (self.distance, self.kernel)
         )
 
@@ -57,7 +56,7 @@ class PairSums:
 
         def uniformity(pairs: float, *names: str) -> float:
             logs = torch.stack([self.potential[name][keep][:, keep] for name in names])
-            return cast("float", logs.flatten().logsumexp(dim=0).item()) - math.log(pairs)
+            return float(logs.flatten().logsumexp(dim=0)) - math.log(pairs)
 
         own = kernel["image"] / (n * (n - 1)) + kernel["text"] / (m * (m - 1))
         further, nearer = (0.0 if without < 0 else self.moved[name][without].item() for name in ("distance", "kernel"))

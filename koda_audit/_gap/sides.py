@@ -30,6 +30,11 @@ class Sides:
         """Whether rows of the two have the same width, so that distances between them exist."""
         return self.image.shape[1] == self.text.shape[1]
 
+    @property
+    def divisible(self) -> bool:
+        """Whether each side has two halves of 2 rows."""
+        return min(len(self.image), len(self.text)) >= 4
+
     def chosen(self, image_rows: NDArray[np.int64], text_rows: NDArray[np.int64]) -> Sides:
         """Some rows of each."""
         image, text = (

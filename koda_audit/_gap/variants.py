@@ -8,8 +8,8 @@ import numpy as np
 
 from koda_audit._gap.folds import gaussians
 from koda_audit._gap.means import Means
-from koda_audit._gap.paired import rmg_parts
 from koda_audit._gap.pair_sums import PairSums
+from koda_audit._gap.paired import rmg_parts
 from koda_audit._gap.separability import RidgeClassifier, accuracy
 from koda_audit._gap.sides import Sides
 
