@@ -10,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
-    "gap": ["--samples", "300", "--width", "8"],
     "baselines": ["--samples", "300", "--directions", "2", "--methods", "KODA", "SPEC"],
     "findings": ["--null-sets", "1", "--null-directions", "2", "--planted-sets", "1", "--directions", "2"],
 }
@@ -28,5 +27,5 @@ def test_the_tables_are_listed() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for table in ("speed", "gram", "memory", "random", "stability", "findings", "gap", "baselines"):
+    for table in ("speed", "gram", "memory", "random", "stability", "findings", "baselines"):
         assert f"\n  {table}" in done.stdout

@@ -14,9 +14,9 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.linear_model import RidgeClassifier as SklearnRidge
 
 from koda_audit._gap import pairwise
+from koda_audit._gap.by_group import modality_gap_by_group
 from koda_audit._gap.centroid import gap_top_dims
 from koda_audit._gap.folds import gaussians
-from koda_audit._gap.groups import modality_gap_by_group
 from koda_audit._gap.metrics import modality_gap
 from koda_audit._gap.separability import RIDGE, RidgeClassifier, accuracy
 from koda_audit._gap.sides import sides

@@ -68,6 +68,7 @@ def test_without_pairs_what_needs_them_is_nan(options):
         ), key
     assert not math.isnan(gap["centroid_gap"].low)
     assert math.isnan(gap["rmg_sum"].value)
+    assert all(math.isnan(part) for part in gap["raw_gap_rms"])
     everything = modality_gap(X, Y, paired=False)["uniformity_cross"]
     assert everything != modality_gap(X, Y)["uniformity_cross"]
 

@@ -17,5 +17,5 @@
 ``intervals``     confidence intervals and split-half nulls
 ``measured``      values and intervals of each order
 ``metrics``       all of them at once
-``groups``        the cheap ones of each class by itself
+``by_group``      the cheap ones of each class by itself
 """

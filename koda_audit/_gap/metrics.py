@@ -73,16 +73,17 @@ def modality_gap(
         text: (m, d); row i belongs to image i where sides are paired.
         paired: None: where n = m.
         normalize: divide rows by their length first, in float64.
-        interval: give an ``Estimate`` for each key, (value, low, high, null). First-order metrics have the basic
-            bootstrap over pairs (over each side without pairs), 1,000 draws: it takes the bias of the plug-in off, so
-            that ``centroid_gap`` of few samples may lie above its own interval. Second-order and pairwise ones have a
-            delete-a-group jackknife, which leaves bias in; of pairwise ones with centroids, bandwidth and neighbours
-            of all rows. The null is the same metric between two random halves of the images, or of the texts: a key
-            ``_image``, and itr, has that of the images, ``_text`` and tir that of the texts, and any other that of the
-            two which lies nearer to the value, the harder to stand out from. Halves are paired as they fall, and as
-            they have half of the rows, bias that falls with n is twice as large in them. low and high are nan for
-            itr and tir (theirs follow from mix_bias), for flags, variants and p-values, and of fewer than 4 rows; null
-            is nan for what a single side has alone, and for flags, variants and p-values.
+        interval: give an ``Estimate`` for each key, (value, low, high, null).
+            First-order metrics have the basic bootstrap over pairs (over each side without pairs), 1,000 draws. It
+            takes off the bias of the plug-in, so ``centroid_gap`` of few samples may lie above its own interval.
+            Second-order and pairwise metrics have a delete-a-group jackknife, which leaves bias in; pairwise ones keep
+            bandwidth and neighbours of all rows in it, and move the centroids to first order.
+            The null is the metric between two random halves of one modality, paired as they fall: of the images for a
+            key ``_image`` and itr, of the texts for ``_text`` and tir, and for any other key that of the two which
+            lies nearer to the value, the harder to stand out from. Halves have half of the rows, so bias that falls
+            with n is twice as large in them.
+            low and high are nan for itr and tir (theirs follow from mix_bias), for flags, variants and p-values, and
+            where samples are too few; null is nan for what a side has alone, and for flags, variants and p-values.
         variants: add ``table.VARIANTS``, other definitions in use under the same names.
         groups: of the jackknife, and folds of ``linear_sep``; fewer where they would have less than 2 rows.
         pairwise_rows: rows a side, drawn with ``seed``, for metrics of the order "pairwise": their cost grows with the
@@ -121,6 +122,8 @@ def modality_gap(
 
 
 def _estimate(key: str, value: float, limits: Limits, nulls: dict[str, dict[str, float]], normalized: bool) -> Estimate:
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan, math.nan)
     metric = METRICS.get(key) or VARIANTS[key]
     low, high = limits.get(key, (math.nan, math.nan)) if metric.interval else (math.nan, math.nan)
     low, high = (_clipped(end, metric.low, metric.high if normalized else None) for end in (low, high))

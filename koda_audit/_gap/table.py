@@ -12,8 +12,7 @@ Limit = float | None
 
 @dataclass(frozen=True)
 class GapMetric:
-    """One number of ``modality_gap``. None of them but ``linear_sep`` and ``mix_bias`` has a level of its own for "no
-    gap", and none is a merit: so there is no better way; read it beside its null.
+    """One number of ``modality_gap``; read it beside its null.
 
     Attributes:
         definition: in one line; x, y the two rows of a pair, X, Y any image and text, S covariances, g the gap.

@@ -34,9 +34,15 @@ def basic_interval(value: float, resampled: ArrayLike, level: float = LEVEL) -> 
         resampled: (draws,) of samples drawn again.
         level: of confidence.
 
+    Returns:
+        nan twice where a resampled value is not finite, as 0/0 of one sample drawn n times.
+
     >>> basic_interval(1.0, [0.5, 1.0, 2.0], level=1.0)
     (0.0, 1.5)
     """
+    drawn = np.asarray(resampled, dtype=np.float64)
+    if not np.isfinite(drawn).all():
+        return np.nan, np.nan
     tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(2 * value - high), float(2 * value - low)
