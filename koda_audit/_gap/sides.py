@@ -62,7 +62,7 @@ class Sides:
 
     def directions(self) -> Sides:
         """With rows of length 1."""
-        return replace(self, image=_directions(self.image, "image"), text=_directions(self.text, "text"))
+        return replace(self, image=unit_rows(self.image, "image"), text=unit_rows(self.text, "text"))
 
 
 def sides(image: Any, text: Any, normalize: bool = True, paired: bool | None = None) -> Sides:
@@ -101,7 +101,15 @@ def blocks(values: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + BLOCK, len(values)))
 
 
-def _directions(values: Tensor, name: str) -> Tensor:
+def unit_rows(values: Tensor, name: str) -> Tensor:
+    """(n, d) rows divided by their length.
+
+    Raises:
+        InputError: a row without a direction.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0]], dtype=torch.float64), "image").tolist()
+    [[0.6, 0.8]]
+    """
     return values / _lengths(values, name)[:, None]
 
 
