@@ -63,6 +63,6 @@ def gap_plane(image: Any, text: Any) -> GapPlane | None:
     principal = principal * principal[principal.abs().argmax()].sign()
     plane = torch.stack([along, principal], dim=1)
     middle = (centres[0] + centres[1]) / 2
-    found = [((values - middle) @ plane).cpu().numpy() for values in (rows.image, rows.text)]
+    image_places, text_places = (((values - middle) @ plane).cpu().numpy() for values in (rows.image, rows.text))
     share = (plane * (scatter @ plane)).sum(dim=0) / scatter.trace()
-    return GapPlane(*found, share.cpu().numpy())
+    return GapPlane(image_places, text_places, share.cpu().numpy())

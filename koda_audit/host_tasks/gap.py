@@ -58,7 +58,7 @@ class ModalityGapTask:
     def run(self, inputs: Inputs) -> Outcome:
         model, options = inputs.target, inputs.options
         device = choose_device(inputs.device)
-        texts, paired = _texts(model)
+        texts, kind, paired = _texts(model)
         image, text = (OnDevice(values, device)[:] for values in (model.image, texts))
         settings: dict[str, Any] = {
             "paired": paired,
@@ -70,7 +70,7 @@ class ModalityGapTask:
         found = modality_gap(image, text, **settings)
         table = _table(found)
         metrics: dict[str, float | None] = dict(zip("gap_" + table["metric"], table["value"], strict=True))
-        sections = [gap_section(model, image, text, table, options.seed)]
+        sections = [gap_section(model, image, text, kind, table, options.seed)]
         files = {"tables/gap.csv": table}
         if model.class_text is not None and len(model.class_text) > 1:
             decisions = evaluate(model, "side_effects", device=device).values
@@ -80,17 +80,21 @@ class ModalityGapTask:
             by_class = _by_class(model, image, text, model.labels)
             sections.append(classes_section(by_class))
             files["tables/gap_by_class.csv"] = by_class
-        return Outcome(metrics, settings, tuple(sections), files)
+        return Outcome(metrics, {"texts": kind, **settings}, tuple(sections), files)
 
 
-def _texts(model: Embeddings) -> tuple[Any, bool]:
-    """The texts that the gap is measured to, and whether each is that of an image."""
+def _texts(model: Embeddings) -> tuple[Any, str, bool]:
+    """The texts that the gap is measured to, what they are, and whether each belongs to an image."""
     if model.text is None and model.class_text is not None and model.labels is not None and model.labels.ndim == 2:
-        return model.class_text, False  # an image of several classes has no text of its own
+        return (
+            model.class_text,
+            "the prompts of all classes",
+            False,
+        )  # an image of several classes has no text of its own
     text = model.pairs().text
     if text is None:
         raise InputError("the dataset has neither captions nor classes: a gap lies between images and texts")
-    return text, True
+    return text, "their first captions" if model.text is not None else "the prompts of their classes", True
 
 
 def _table(found: dict[str, float] | dict[str, Estimate]) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,14 +39,19 @@ DECISIONS = (
 )
 
 
-def gap_section(model: Embeddings, image: Tensor, text: Tensor, table: pd.DataFrame, seed: int) -> Section:
+def gap_section(model: Embeddings, image: Tensor, text: Tensor, kind: str, table: pd.DataFrame, seed: int) -> Section:
     name = str(model.meta.get("model", "the model"))
-    shown = table[table["metric"].isin(SHOWN)].drop(columns="definition")
+    shown = table.set_index("metric").loc[list(SHOWN)].drop(columns="definition").reset_index()
     plane = gap_plane(image, text)
     pictures = []
     if plane is not None:
         pictures.append(Picture("gap", f"Images and texts of {name} along the gap", gap_projection(plane, name, seed)))
-    return Section(f"Modality gap of {name}", f"{READING} {MORE}", shown, pictures=tuple(pictures))
+    return Section(
+        f"Modality gap of {name}",
+        f"{len(image):,} images and {kind}. {READING} {MORE}",
+        shown,
+        pictures=tuple(pictures),
+    )
 
 
 def decisions_section(values: Mapping[str, float]) -> Section:
@@ -85,14 +89,13 @@ def gap_projection(plane: GapPlane, name: str, seed: int) -> bytes:
     title = f"{short(name)}: the centroids of images and texts lie {length:.3g} apart"
     with drawn(4.6, title, 2) as (figure, (dots, bars), stream):
         ends = np.concatenate([values[:, 0] for values in sides.values()])
-        edges = np.histogram_bin_edges(ends, bins=40)
-        handles: list[Any] = []
+        edges = np.histogram_bin_edges(ends, bins=40).tolist()
         for (modality, values), colour in zip(sides.items(), COLOURS, strict=False):
             rows = np.random.default_rng(seed).permutation(len(values))[:DOTS]
-            label = f"{modality}s ({len(values):,})"
-            handles.append(dots.scatter(*values[rows].T, s=9, color=colour, alpha=0.5, linewidths=0, label=label))
+            dots.scatter(values[rows, 0], values[rows, 1], s=9, color=colour, alpha=0.5, linewidths=0)
             weights = np.full(len(values), 1 / len(values))
-            bars.hist(values[:, 0], edges, weights=weights, color=colour, alpha=0.7)
+            label = f"{modality}s ({len(values):,})"
+            bars.hist(values[:, 0], edges, weights=weights, color=colour, alpha=0.7, label=label)
             for axes in (dots, bars):
                 axes.axvline(values[:, 0].mean(), color=colour, linewidth=1.5)
         along, across = (f"{share:.1%} of the variance within" for share in plane.share)
@@ -101,5 +104,5 @@ def gap_projection(plane: GapPlane, name: str, seed: int) -> bytes:
         bars.set_xlabel("along the gap; lines: centroids")
         bars.set_ylabel("share of the modality")
         bars.sharex(dots)
-        legend(figure, handles, 2)
+        legend(figure, bars.get_legend_handles_labels()[0], 2)
     return stream.getvalue()

@@ -162,9 +162,9 @@ def _gallery(model: Embeddings, queries: Rows) -> _Gallery:
     pairs = model.pairs()
     if pairs.text is None:
         raise InputError("the dataset has neither captions nor classes: there is nothing to retrieve")
-    names = [(pairs.captions or pairs.ids)[row] for row in queries]
-    classes = np.unique(names, return_inverse=True)[1]  # equal captions are all right
-    return _Gallery("captions", pairs.text[queries], names, classes, classes)
+    captions = [(pairs.captions or pairs.ids)[row] for row in queries]
+    classes = np.unique(captions, return_inverse=True)[1]  # equal captions are all right
+    return _Gallery("captions", pairs.text[queries], captions, classes, classes)
 
 
 def _flips(found: GapRobustness, names: Sequence[str]) -> pd.DataFrame:
@@ -174,7 +174,7 @@ def _flips(found: GapRobustness, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _metrics(found: GapRobustness) -> dict[str, float | None]:
-    at = found.frame.set_index("alpha")
+    at = found.frame.set_index("alpha", drop=False)
     asis, closed = at.loc[0.0], at.loc[1.0]
     metrics = {
         "agreement": asis["agreement"],
@@ -182,7 +182,7 @@ def _metrics(found: GapRobustness) -> dict[str, float | None]:
         "agreement_closed": closed["agreement"],
         "agreement_gain": closed["agreement_gain"],
         "agreement_gain_se": closed["agreement_gain_se"],
-        "best_alpha": at["agreement"].idxmax(),
+        "best_alpha": at["alpha"].iloc[at["agreement"].argmax()],
         "clean_kept": closed["clean_kept"],
     }
     if "clean_accuracy" in at:

@@ -21,7 +21,7 @@ READING = (
 )
 MORE = (
     "The texts are moved by alpha times the part of the gap that is orthogonal to all of their differences, which "
-    "changes no Euclidean ranking without noise: *clean_kept* is 1 there. At alpha 1 all of that part is closed. A gain "
+    "changes no Euclidean ranking without noise: *clean_kept* is 1. At alpha 1 all of that part is closed. A gain "
     "counts where it is more than two standard errors (*se*, over trials) from 0."
 )
 
@@ -35,14 +35,12 @@ def robustness_section(model: Embeddings, found: GapRobustness, gallery: str, fl
         if settings["movable"]
         else "Nothing of the gap is orthogonal to the texts, so nothing can be moved and every alpha is the same."
     )
-    picture = Picture(
-        "robustness", f"Answers of {name} under noise", robustness_curve(found.frame, name, noise(settings))
-    )
+    curve = robustness_curve(found.frame, name, noise(settings))
     return Section(
         f"Robustness of {name} to noise on texts",
-        f"{size}; {noise(settings)}. {READING} {MORE} {closes} `tables/flips.csv` counts which answer became which.",
+        f"{size}. {noise(settings)}. {READING} {MORE} {closes} `tables/flips.csv` counts which answer became which.",
         found.frame,
-        pictures=(picture,),
+        pictures=(Picture("robustness", f"Answers of {name} under noise", curve),),
     )
 
 
@@ -50,10 +48,10 @@ def noise(settings: Mapping[str, Any]) -> str:
     """In words.
 
     >>> noise({"noise": "quantise", "bins": 64})
-    'entries rounded to 64 bins'
+    'Entries rounded to 64 bins'
     """
     if settings["noise"] == "quantise":
-        return f"entries rounded to {settings['bins']} bins"
+        return f"Entries rounded to {settings['bins']} bins"
     return f"Gaussian noise of total variance {settings['total_var']:g}, {settings['trials']} trials"
 
 
@@ -73,15 +71,15 @@ def robustness_curve(frame: pd.DataFrame, name: str, what: str) -> bytes:
     b'PNG'
     """
     known = "clean_accuracy" in frame
-    with drawn(4.4, f"{short(name)} under {what[0].lower()}{what[1:]}", 1 + known) as (figure, panels, stream):
+    with drawn(4.4, f"{short(name)}: {what}", 1 + known) as (figure, panels, stream):
         alpha = frame["alpha"]
-        style = {"marker": "o", "markersize": 5, "capsize": 3}
+        style: dict[str, Any] = {"marker": "o", "markersize": 5, "capsize": 3}
         handles: list[Any] = [
             panels[0].errorbar(
                 alpha, frame["agreement"], frame["agreement_se"], color=COLOURS[0], label="agreement", **style
             )
         ]
-        panels[0].set_ylabel("share of images with the same nearest text")
+        panels[0].set_ylabel("agreement")
         if known:
             handles += panels[1].plot(
                 alpha, frame["clean_accuracy"], color=INK, linestyle="--", label="accuracy without noise"
@@ -94,9 +92,9 @@ def robustness_curve(frame: pd.DataFrame, name: str, what: str) -> bytes:
                     label="accuracy under noise",
                 )
             )
-            panels[1].set_ylabel("share of images with the right text nearest")
+            panels[1].set_ylabel("accuracy")
         for axes in panels:
-            axes.set_xlabel("alpha: 0 as it is, 1 all that can be closed is")
+            axes.set_xlabel("alpha (0: as it is, 1: all that can be closed)")
             axes.grid(axis="y", color=FAINT, linewidth=0.5)
         legend(figure, handles, 3)
     return stream.getvalue()

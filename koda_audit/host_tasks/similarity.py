@@ -85,7 +85,8 @@ class SimilarityTask:
             parts.append(found.reset_index())
         table = pd.concat(parts, ignore_index=True)
         metrics: dict[str, float | None] = {
-            f"sim_{row.modality}_{row.measure}": float(row.value) for row in table.itertuples()
+            f"sim_{modality}_{measure}": value
+            for modality, measure, value in zip(table["modality"], table["measure"], table["value"], strict=True)
         }
         settings: dict[str, Any] = {
             "measures": [measure.name for measure in chosen],

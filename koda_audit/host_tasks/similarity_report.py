@@ -13,7 +13,7 @@ from koda_audit.registry import measures
 DARK = 0.6  # from which on a cell takes white ink
 
 READING = (
-    "A similarity is 1 where both models relate the samples to one another in the same way, whatever their coordinates, "
+    "A similarity is 1 where both models relate the samples to one another in the same way, whatever the coordinates, "
     "and says something where it stands out from *chance*, its mean when samples are paired at random."
 )
 MORE = (
@@ -49,26 +49,27 @@ def similarity_map(table: pd.DataFrame, ours: str, theirs: str) -> bytes:
     >>> similarity_map(pd.DataFrame([row]), "a", "b")[1:4]
     b'PNG'
     """
-    wide, chance = (
-        table.pivot(index="measure", columns="modality", values=column).reindex(
-            index=table["measure"].unique(), columns=table["modality"].unique()
-        )
+    names, modalities = table["measure"].unique(), table["modality"].unique()
+    values, chance = (
+        table.pivot(index="measure", columns="modality", values=column).loc[names, modalities].to_numpy(dtype=float)
         for column in ("value", "null_mean")
     )
-    ends_in_1 = [measures().load(name).higher_is_similar and measures().load(name).high == 1 for name in wide.index]
-    values = wide.to_numpy()
-    colours = np.where(np.array(ends_in_1)[:, None], values.clip(0, 1), np.nan)
-    title = f"Similarity of {short(ours)} and {short(theirs)} (in brackets: by chance)"
-    with drawn(1.5 + 0.5 * len(wide), title, 1) as (figure, (axes,), stream):
+    chance = chance.round(2) + 0.0  # never -0.00
+    found = [measures().load(name) for name in names]
+    coloured = np.array([measure.higher_is_similar and measure.high == 1 for measure in found])
+    colours = np.where(coloured[:, None], values.clip(0, 1), np.nan)
+    title = f"Similarity of {short(ours)} and {short(theirs)}"
+    with drawn(1.5 + 0.5 * len(names), title, 1) as (figure, (axes,), stream):
         image = axes.imshow(colours, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(values.shape):
             text = f"{values[row, column]:.3f}"
-            if np.isfinite(chance.iloc[row, column]):
-                text += f"  ({chance.iloc[row, column]:.3f})"
+            if np.isfinite(chance[row, column]):
+                text += f"  ({chance[row, column]:.2f})"
             ink = "white" if colours[row, column] > DARK else INK
             axes.text(column, row, text, ha="center", va="center", color=ink)
-        axes.set_xticks(range(len(wide.columns)), wide.columns)
-        axes.set_yticks(range(len(wide)), wide.index)
+        axes.set_xticks(range(len(modalities)), modalities)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("in brackets: by chance" if np.isfinite(chance).any() else "")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.colorbar(image, ax=axes, label="similarity", fraction=0.04, pad=0.02)
