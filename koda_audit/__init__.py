@@ -16,6 +16,7 @@ _PUBLIC = {
     "fit_alignment": "koda_audit.alignment.fit",
     "gap_robustness": "koda_audit._gap.robustness",
     "load_alignment": "koda_audit.alignment.operator",
+    "modality_gap": "koda_audit._gap.metrics",
     "similarity": "koda_audit._similarity.measure",
     "solve_contrast": "koda_audit._contrast.solve",
 }
@@ -25,12 +26,14 @@ __all__ = [
     "fit_alignment",
     "gap_robustness",
     "load_alignment",
+    "modality_gap",
     "similarity",
     "solve_contrast",
 ]
 
 if TYPE_CHECKING:
     from koda_audit._contrast.solve import solve_contrast
+    from koda_audit._gap.metrics import modality_gap
     from koda_audit._gap.robustness import gap_robustness
     from koda_audit._similarity.measure import similarity
     from koda_audit.alignment.fit import fit_alignment

@@ -5,8 +5,14 @@ Chance levels depend on the data (1/C, k/n) and stand beside the number, not her
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
+
+from koda_audit._gap.table import METRICS as GAP
+from koda_audit._gap.table import VARIANTS
+from koda_audit.registry import measures
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,64 @@ _KODA = (
     Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
 )
 
-# each comparison is made both ways: what the model groups and the reference does not, and the reverse
-METRICS: dict[str, Metric] = {
-    f"{prefix}{metric.key}": Metric(f"{prefix}{metric.key}", metric.meaning, metric.low, metric.high, metric.better)
-    for prefix in ("koda_", "koda_reverse_")
-    for metric in _KODA
-}
+# zero-shot side effects: how decisions spread over the classes, and what a gap does to their scores
+_DECISIONS = (
+    Metric("prediction_gini", "Gini coefficient of how often each class is decided for: 0 equally often", 0, 1, "down"),
+    Metric("prediction_entropy", "entropy of the same over log C: 1 equally often, 0 always one class", 0, 1, "up"),
+    Metric("label_gini", "Gini coefficient of the labels: what prediction_gini of a right model would be", 0, 1),
+    Metric("class_bias_spread", "standard deviation over classes of what closing the gap adds to a score", 0, None),
+)
+
+_ROBUSTNESS = (
+    Metric("agreement", "share of queries whose nearest gallery row is the same under noise", 0, 1, "up"),
+    Metric("agreement_se", "its standard error over trials", 0, None),
+    Metric("agreement_closed", "agreement once the gallery has moved by all that keeps its ranking", 0, 1, "up"),
+    Metric("agreement_gain", "agreement_closed minus agreement, in the same trials", -1, 1, "up"),
+    Metric("agreement_gain_se", "its standard error over trials", 0, None),
+    Metric("best_alpha", "how far to move for the largest agreement, of the alphas measured", None, None),
+    Metric("clean_kept", "share of clean answers that the move leaves as they were", 0, 1, "up"),
+    Metric("clean_accuracy", "share of queries whose nearest gallery row is right, without noise", 0, 1, "up"),
+    Metric("clean_accuracy_closed", "the same once the gallery has moved", 0, 1, "up"),
+    Metric("noisy_accuracy", "share of queries whose nearest gallery row is right under noise", 0, 1, "up"),
+    Metric("noisy_accuracy_closed", "the same once the gallery has moved", 0, 1, "up"),
+    Metric("noisy_accuracy_gain", "noisy_accuracy_closed minus noisy_accuracy, in the same trials", -1, 1, "up"),
+    Metric("gap", "distance of the centroids of gallery and queries", 0, 2),
+    Metric("orthogonal_gap", "length of the part of the gap that can be closed", 0, 2),
+    Metric("residual_gap", "distance of the centroids once it is closed", 0, 2),
+    Metric("movable", "1 where there is a part of the gap that can be closed, else 0", 0, 1),
+    Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None),
+    Metric("n_gallery", "rows that are retrieved", 1, None),
+    Metric("n_queries", "queries", 1, None),
+)
+
+
+def _under(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
+    return {f"{prefix}{metric.key}": replace(metric, key=f"{prefix}{metric.key}") for metric in metrics}
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        # each comparison is made both ways: what the model groups and the reference does not, and the reverse
+        **_under("koda_", _KODA),
+        **_under("koda_reverse_", _KODA),
+        **_under("gap_", (Metric(m.key, m.definition, m.low, m.high, m.better) for m in {**GAP, **VARIANTS}.values())),
+        **_under("gap_", _DECISIONS),
+        **_under("gaprob_", _ROBUSTNESS),
+    }
+)
+
+
+def described(key: str) -> Metric | None:
+    """What a key means; None for one that is not ours.
+
+    ``sim_MODALITY_MEASURE`` is described by the measure, which may be another package's; only then is it imported.
+
+    >>> described("gap_centroid_gap").high, described("sim_text_rsa").low, described("recall@5")
+    (2, -1.0, None)
+    """
+    task, _, rest = key.partition("_")
+    modality, _, name = rest.partition("_")
+    if task != "sim" or name not in measures().names():
+        return METRICS.get(key)
+    measure = measures().load(name)
+    return Metric(key, f"{measure.meaning} ({modality})", measure.low, measure.high)

@@ -301,8 +301,8 @@ def test_quantised_clip(clip, bins):
 ZERO = np.r_[GALLERY[:2], np.zeros((1, D))]
 BAD = {
     "gallery rows are 40 wide and query rows 39": {"queries": QUERIES[:, 1:]},
-    "row 2 of gallery is zero, so it has no direction": {"gallery": ZERO},
-    "row 2 of queries is zero, so it has no direction": {"queries": ZERO, "metric": "cosine", "normalize": False},
+    "gallery row 2 has length 0, so no direction": {"gallery": ZERO},
+    "queries row 2 has length 0, so no direction": {"queries": ZERO, "metric": "cosine", "normalize": False},
     "gallery row 2 has length 0": {"gallery": ZERO, "metric": "cosine", "normalize": False, "truth": None},
     r"gallery is not finite: entry \(0, 0\) is nan": {"gallery": np.full((2, D), np.nan)},
     "total_var is -0.1: expected a variance": {"total_var": -0.1},

@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from koda_audit import figures as koda_figures
 from koda_audit.discrepancy import layout as layouts
 from koda_audit.discrepancy import views
 from koda_audit.discrepancy.layout import lobe_layout
@@ -51,7 +52,7 @@ def spectrum(n):
 def texts(monkeypatch, draw, *arguments):
     """Every text of a figure."""
     figures = []
-    monkeypatch.setattr(views, "Figure", lambda **options: figures.append(Figure(**options)) or figures[-1])
+    monkeypatch.setattr(koda_figures, "Figure", lambda **options: figures.append(Figure(**options)) or figures[-1])
     draw(*arguments)
     (figure,) = figures
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._arrays import matrix
+from koda_audit._gap.sides import unit_rows
 from koda_audit._gap.translate import METRICS, nearest_rows, orthogonal_gap, translated
 from koda_audit.errors import InputError, unknown
 
@@ -126,7 +127,9 @@ def gap_robustness(
     >>> found.frame[["alpha", "gap", "agreement", "clean_accuracy", "clean_kept"]].round(2).to_numpy().tolist()
     [[0.0, 0.94, 0.64, 1.0, 1.0], [1.0, 0.03, 0.76, 1.0, 1.0]]
     """
-    _check(noise, metric, total_var, bins, perturbed, trials, alphas)
+    check_settings(noise, metric, total_var, bins, trials, alphas)
+    if (noise == "perturbed") != (perturbed is not None):
+        raise InputError("perturbed and noise='perturbed' belong together: give both or neither")
     x, y = _rows(gallery, "gallery", normalize), _rows(queries, "queries", normalize)
     gap = orthogonal_gap(x, y, rank)
     y = _rows(y, "queries", metric == "cosine").to(x.device)  # a query's length changes no ranking of its cosines
@@ -190,6 +193,26 @@ def quantised(values: Tensor, bins: int) -> Tensor:
     return low + (((values - low) / width).floor().clamp(max=bins - 1) + 0.5) * width
 
 
+def check_settings(noise: str, metric: str, total_var: float, bins: int, trials: int, alphas: Alphas) -> None:
+    """Whether ``gap_robustness`` can work with these.
+
+    Raises:
+        InputError: it cannot.
+
+    >>> check_settings("gaussian", "euclidean", total_var=0.02, bins=64, trials=20, alphas=[0.0])
+    """
+    for kind, name, known in (("noise", noise, NOISES), ("metric", metric, METRICS)):
+        if name not in known:
+            raise InputError(unknown(kind, name, known))
+    if not 0 <= total_var < math.inf:
+        raise InputError(f"total_var is {total_var!r}: expected a variance, 0 or larger")
+    for option, value, least in (("bins", bins, 2), ("trials", trials, 1)):
+        if value < least or value != int(value):
+            raise InputError(f"{option} is {value!r}: expected a whole number, {least} or more")
+    if not all(map(math.isfinite, alphas)):
+        raise InputError(f"alphas are {tuple(alphas)}: expected finite numbers")
+
+
 def _answers(trial: Trial, queries: Tensor, shift: Tensor, metric: str) -> NDArray[np.int32]:
     return np.concatenate([nearest_rows(rows, queries, shift, alphas, metric) for rows, alphas in trial])
 
@@ -209,14 +232,7 @@ def _normal(like: Tensor, seed: list[int]) -> Tensor:
 
 def _rows(values: Any, name: str, normalize: bool) -> Tensor:
     rows = matrix(values, name)
-    if not normalize:
-        return rows
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    if not lengths.all():
-        row = int((lengths == 0).nonzero()[0, 0])
-        raise InputError(f"row {row} of {name} is zero, so it has no direction: leave it out")
-    units: Tensor = rows / lengths
-    return units
+    return unit_rows(rows, name) if normalize else rows
 
 
 def _perturbed(perturbed: Any, gallery: Tensor, normalize: bool) -> list[Tensor]:
@@ -256,18 +272,3 @@ def _whole(values: Any, name: str, count: int, of: str) -> NDArray[Any]:
             f"{name} has shape {array.shape} and dtype {array.dtype}: expected ({count},), a whole number per {of}"
         )
     return array
-
-
-def _check(noise: str, metric: str, total_var: float, bins: int, perturbed: Any, trials: int, alphas: Alphas) -> None:
-    for kind, name, known in (("noise", noise, NOISES), ("metric", metric, METRICS)):
-        if name not in known:
-            raise InputError(unknown(kind, name, known))
-    if not 0 <= total_var < math.inf:
-        raise InputError(f"total_var is {total_var!r}: expected a variance, 0 or larger")
-    for option, value, least in (("bins", bins, 2), ("trials", trials, 1)):
-        if value < least or value != int(value):
-            raise InputError(f"{option} is {value!r}: expected a whole number, {least} or more")
-    if not all(map(math.isfinite, alphas)):
-        raise InputError(f"alphas are {tuple(alphas)}: expected finite numbers")
-    if (noise == "perturbed") != (perturbed is not None):
-        raise InputError("perturbed and noise='perturbed' belong together: give both or neither")

@@ -90,11 +90,7 @@ def orthogonal_gap(gallery: Any, queries: Any, rank: int | float | None = None) 
     >>> orthogonal_gap([[0.0], [1.0]], [[9.0]]).movable
     False
     """
-    share = isinstance(rank, float)
-    if rank is not None and not (0 < rank <= 1 if share else rank >= 0 and rank == int(rank)):
-        raise InputError(
-            f"rank is {rank!r}: expected None, a whole number from 0 on, or a share of the variance (float) up to 1.0"
-        )
+    check_rank(rank)
     gap = gap_vector(gallery, queries)
     rows = matrix(gallery, "gallery")
     rows = rows - rows[0]  # first, so that equal rows become exactly 0
@@ -110,6 +106,18 @@ def orthogonal_gap(gallery: Any, queries: Any, rank: int | float | None = None) 
     if torch.linalg.vector_norm(shift) <= SPANNED * torch.linalg.vector_norm(gap):
         shift = torch.zeros_like(gap)
     return OrthogonalGap(gap, shift, kept)
+
+
+def check_rank(rank: int | float | None) -> None:
+    """Raises InputError for a rank that ``orthogonal_gap`` does not know.
+
+    >>> check_rank(0.9)
+    """
+    share = isinstance(rank, float)
+    if rank is not None and not (0 < rank <= 1 if share else rank >= 0 and rank == int(rank)):
+        raise InputError(
+            f"rank is {rank!r}: expected None, a whole number from 0 on, or a share of the variance (float) up to 1.0"
+        )
 
 
 def translated(gallery: Any, shift: Tensor, alpha: float = 1.0) -> Tensor:

@@ -8,9 +8,10 @@ with itself in other batches.
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from argparse import Namespace
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,32 +22,36 @@ from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
 from koda_audit.demo.digits import write_webdatasets
 from koda_audit.demo.models import write_models
-from koda_audit.discrepancy.findings import MIN_STABILITY
-from koda_audit.discrepancy.stability import HALVES
 from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
+from koda_audit.host_tasks import gap, gap_report, gap_robustness, gap_robustness_report, similarity, similarity_report
 from koda_audit.host_tasks.discrepancy import task
 from koda_audit.host_tasks.discrepancy_report import READING
-from koda_audit.host_tasks.protocol import Inputs
+from koda_audit.host_tasks.protocol import Inputs, Task
 from koda_audit.models import ModelSpec, load_model
 from koda_audit.report.markdown import terminal_table
 from koda_audit.report.measured import how_measured
 from koda_audit.report.write import check_replaceable, write_report
 from koda_audit.results import Result, signature
 
-OPTIONS = Namespace(
-    koda_modality="joint",
-    koda_kernel="rbf",
+Run = tuple[Task, str, str | None, Outcome]  # the model, and what it was compared with
+
+
+def _options(tasks: Iterable[Task], **chosen: object) -> Namespace:
+    """The defaults of the tasks, but for what was chosen."""
+    parser = ArgumentParser()
+    for each in tasks:
+        each.add_options(parser.add_argument_group(each.name))
+    return Namespace(**{**vars(parser.parse_args([])), **chosen})
+
+
+OPTIONS = _options(
+    (task, gap.task, gap_robustness.task, similarity.task),
     koda_features="exact",
-    koda_n_features=1,  # not used by exact kernels
     koda_directions=4,
-    koda_epsilon=None,
-    koda_preset=None,
-    koda_rotation="none",
-    koda_halves=HALVES,
-    koda_min_stability=MIN_STABILITY,
+    koda_sim_permutations=5,  # the chance level alone is shown
     seed=0,
 )
 DATA, CLASSES = "digits_captions", "digits"  # the same drawings with captions, and with the digit as class
@@ -56,6 +61,21 @@ OTHERS = {
     "broken": "the weights of colour behind the wrong preprocessing: an upgrade that broke in silence",
     "reseeded": "colour trained again with another seed",
     "again": "colour itself, in batches of another size: the control",
+}
+
+# columns of the summaries -> metrics
+GAP = {name: f"gap_{name}" for name in ("centroid_gap", "dist_gap_rel", "rmg", "linear_sep", "prediction_gini")}
+ROBUSTNESS = {
+    name: f"gaprob_{name}"
+    for name in (
+        *("agreement", "agreement_closed", "agreement_gain", "agreement_gain_se"),
+        *("clean_accuracy", "noisy_accuracy", "noisy_accuracy_closed"),
+    )
+}
+SIMILARITY = {
+    f"{measure}, {modality}": f"sim_{modality}_{measure}"
+    for measure in ("cka_linear_debiased", "mutual_knn")
+    for modality in ("image", "text")
 }
 
 
@@ -107,20 +127,51 @@ def main(output: Path, quiet: bool) -> int:
         name: task.run(Inputs(reference, other, OPTIONS, "cpu", (control, repeated[name])))
         for name, other in others.items()
     }
+    alike = {
+        name: similarity.task.run(Inputs(reference, other, OPTIONS, "cpu", (control, repeated[name])))
+        for name, other in others.items()
+    }
+    gaps, robust = (
+        {name: each.run(Inputs(model, None, OPTIONS, "cpu")) for name, model in first.items()}
+        for each in (gap.task, gap_robustness.task)
+    )
+    runs: list[Run] = [
+        *((task, REFERENCE, name, outcome) for name, outcome in outcomes.items()),
+        *((gap.task, name, None, outcome) for name, outcome in gaps.items()),
+        *((gap_robustness.task, name, None, outcome) for name, outcome in robust.items()),
+        *((similarity.task, REFERENCE, name, outcome) for name, outcome in alike.items()),
+    ]
+    shown = [
+        _shown("The modality gap of each model", gap_report.READING, gaps, GAP),
+        _shown("Does noise on the prompts change answers?", gap_robustness_report.READING, robust, ROBUSTNESS),
+        _shown(f"How alike is {REFERENCE} to each of the others?", similarity_report.READING, alike, SIMILARITY),
+    ]
+    nulls = [outcome.files["tables/gap.csv"].set_index("metric")["null"]["centroid_gap"] for outcome in gaps.values()]
+    assert shown[0].table is not None
+    shown[0].table.insert(2, "null", nulls)
     summary = _summary(outcomes)
     report = write_report(
         output,
         "Demo: which groups of digits does one model see and the other not?",
         [
             *_sections(summary, outcomes, len(reference)),
+            *shown,
             how_measured([reference, *others.values()], outcomes["plain"].settings),
         ],
-        {_below(path, name): table for name, outcome in outcomes.items() for path, table in outcome.files.items()},
-        list(_results(outcomes, others, reference, dataset)),
+        {
+            _below(path, other or model): table
+            for _, model, other, outcome in runs
+            for path, table in outcome.files.items()
+        },
+        list(_results(runs, {**first, "again": control}, dataset)),
         lambda wanted: dataset.images(wanted, reference.ids),
     )
     if not quiet:
         print(terminal_table(summary))
+        for section in shown:
+            assert section.table is not None
+            print(f"\n{section.title}\n{textwrap.fill(section.text.replace('*', ''), 110)}\n")
+            print(terminal_table(section.table))
         print(f"\nFour comparisons of {len(reference)} image-text pairs in {time.monotonic() - started:.0f} s.")
         print(f"One of them in the runner of clip_benchmark:\n\n{_command(models, root)}\n")
     print(f"Report: {report}")
@@ -151,27 +202,40 @@ def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> It
             yield replace(section, grids=grids, pictures=pictures)
 
 
-def _results(
-    outcomes: dict[str, Outcome], others: dict[str, Embeddings], reference: Embeddings, dataset: Dataset
-) -> Iterator[Result]:
-    for name, outcome in outcomes.items():
-        pair = [others[name].meta["ingredients"], reference.meta["ingredients"]]
+def _shown(title: str, reading: str, outcomes: dict[str, Outcome], metrics: dict[str, str]) -> Section:
+    """A row a model, of the metrics that say most, and every model's pictures."""
+    rows = [
+        {"model": name, **{column: outcome.metrics[key] for column, key in metrics.items()}}
+        for name, outcome in outcomes.items()
+    ]
+    pictures = [
+        replace(picture, name=f"{name}-{picture.name}")
+        for name, outcome in outcomes.items()
+        for section in outcome.sections
+        for picture in section.pictures
+    ]
+    return Section(title, reading, pd.DataFrame(rows), pictures=tuple(pictures))
+
+
+def _results(runs: Iterable[Run], models: dict[str, Embeddings], dataset: Dataset) -> Iterator[Result]:
+    for ran, model, other, outcome in runs:
+        used = [models[name].meta["ingredients"] for name in (other, model) if name is not None]
         for metric, value in outcome.metrics.items():
             yield Result(
                 suite="demo",
-                model=REFERENCE,
+                model=model,
                 pretrained="",
-                reference=name,
+                reference=other,
                 dataset=DATA,
                 split=dataset.split,
                 language=dataset.language,
-                task=task.name,
+                task=ran.name,
                 metric=metric,
                 value=value,
-                n=len(reference),
+                n=len(models[model]),
                 seed=OPTIONS.seed,
-                protocol=signature([task.name, dataset.fingerprint, outcome.settings]),
-                provenance=signature(pair),
+                protocol=signature([ran.name, dataset.fingerprint, outcome.settings]),
+                provenance=signature(used),
             )
 
 

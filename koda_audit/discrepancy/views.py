@@ -1,61 +1,22 @@
-"""Figures of a comparison, as PNG files: lobes as bars, spectra of both kernels, a map of the lobes' samples.
-
-They are made for 900 pixels of width: a page or a slide. Colours are those of Okabe and Ito, which colour-blind readers
-tell apart.
-"""
+"""Figures of a comparison, as PNG files: lobes as bars, spectra of both kernels, a map of the lobes' samples."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from koda_audit.discrepancy.layout import Layout
-from koda_audit.document import printable
+from koda_audit.figures import COLOURS, FAINT, INK, drawn, legend, short
 
-WIDTH, DPI = 9.0, 150  # inches; 1,350 pixels, sharp at 900
-MARGIN = 0.08  # inches around what is drawn
-LONGEST = 32  # characters of a model's name
-TITLE = 76  # characters of a title's line
-ROLE_COLOURS = MappingProxyType({"target": "#0072B2", "reference": "#E69F00"})
-LOBE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ROLE_COLOURS = MappingProxyType({"target": COLOURS[0], "reference": COLOURS[4]})
 LOBE_MARKERS = "os^D"  # with seven colours: 28 lobes before any looks like another
-INK, FAINT = "#1F2328", "#B8BDC3"
 WIDE = 300  # ratio of eigenvalues from which only powers of ten are named
 FLOOR = "floor: an excess below this says nothing"
-STYLE = MappingProxyType(
-    {
-        "font.family": "DejaVu Sans",  # comes with matplotlib
-        "font.size": 11,
-        "axes.titlesize": 11,
-        "axes.labelsize": 11,
-        "xtick.labelsize": 11,
-        "ytick.labelsize": 11,
-        "legend.fontsize": 11,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.edgecolor": FAINT,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "text.parse_math": False,  # a $ in the name of a model is a $
-        "text.usetex": False,
-    }
-)
 
 
 def lobe_bars(frame: pd.DataFrame, names: Mapping[str, str]) -> bytes:
@@ -73,12 +34,12 @@ def lobe_bars(frame: pd.DataFrame, names: Mapping[str, str]) -> bytes:
     >>> lobe_bars(pd.DataFrame([{**lobe, "floor": 0.005, "finding": True}]), {"target": "a", "reference": "b"})[1:4]
     b'PNG'
     """
-    ours, theirs = (_short(names[role]) for role in ("target", "reference"))
+    ours, theirs = (short(names[role]) for role in ("target", "reference"))
     k, found = len(frame), int(frame["finding"].sum())
     room = 0.62 if k <= 6 else 0.48 if k <= 12 else 0.36  # inches a lobe
     verdict = "is a finding" if found == 1 else "are findings"
     title = f"{ours} against {theirs}: {found} of {k} lobe{'s' * (k != 1)} {verdict}"
-    with _figure(1.9 + k * room, title, 1) as (figure, (axes,), stream):
+    with drawn(1.9 + k * room, title, 1) as (figure, (axes,), stream):
         at = np.arange(k, dtype=float)
         bar = 0.36
         target, reference = (frame[f"lobe_coherence_{role}"].to_numpy(dtype=float) for role in ("target", "reference"))
@@ -100,7 +61,7 @@ def lobe_bars(frame: pd.DataFrame, names: Mapping[str, str]) -> bytes:
         axes.margins(x=0.12)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         axes.set_xlabel("coherence of the lobe (0: none)")
-        _legend(figure, handles, 3 if len(ours) + len(theirs) < 20 else 1)
+        legend(figure, handles, 3 if len(ours) + len(theirs) < 20 else 1)
     return stream.getvalue()
 
 
@@ -120,9 +81,9 @@ def spectra(spectrum: pd.DataFrame, epsilon: float | None, names: Mapping[str, s
     >>> spectra(spectrum, 0.01, {"target": "a", "reference": "b"})[1:4]
     b'PNG'
     """
-    shown = {role: _short(names[role]) for role in ("target", "reference")}
+    shown = {role: short(names[role]) for role in ("target", "reference")}
     largest = [f"{spectrum[role].iloc[0]:.3g} in {name}" for role, name in shown.items()]
-    with _figure(4.8, f"Largest eigenvalue of the kernel: {' and '.join(largest)}", 1) as (figure, (axes,), stream):
+    with drawn(4.8, f"Largest eigenvalue of the kernel: {' and '.join(largest)}", 1) as (figure, (axes,), stream):
         ranks = np.arange(1, len(spectrum) + 1)
         for role, marker in (("target", "o"), ("reference", "s")):
             values = spectrum[role].where(spectrum[role] > 0).to_numpy(dtype=float)
@@ -138,7 +99,7 @@ def spectra(spectrum: pd.DataFrame, epsilon: float | None, names: Mapping[str, s
         axes.set_xticks([1, *range(5, len(spectrum) + 1, 5)] if len(spectrum) > 6 else ranks)
         axes.grid(axis="y", color=FAINT, linewidth=0.5)
         axes.set_xlabel("eigenvalue, largest first")
-        _legend(figure, axes.get_lines(), 1)
+        legend(figure, axes.get_lines(), 1)
     return stream.getvalue()
 
 
@@ -158,7 +119,7 @@ def lobe_map(layout: Layout, names: Mapping[str, str]) -> bytes:
     b'PNG'
     """
     title = "t-SNE of the lobes' samples under each model: a picture, no evidence"
-    with _figure(4.4 + 0.25 * -(-(len(layout.lobes) + 1) // 5), title, 2) as (figure, both, stream):
+    with drawn(4.4 + 0.25 * -(-(len(layout.lobes) + 1) // 5), title, 2) as (figure, both, stream):
         for axes, role in zip(both, ("target", "reference"), strict=True):
             handles: list[Any] = []
             places = layout.places[role]
@@ -167,47 +128,21 @@ def lobe_map(layout: Layout, names: Mapping[str, str]) -> bytes:
                 label = layout.lobes[number] if number >= 0 else "other samples"
                 dots = axes.scatter(x, y, label=label, linewidths=0.5, edgecolors="white", **_sign(number))
                 handles.append(dots)
-            axes.set_title(_short(names[role]), loc="left")
+            axes.set_title(short(names[role]), loc="left")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(True)
-        _legend(figure, [*handles[1:], handles[0]], 5)
+        legend(figure, [*handles[1:], handles[0]], 5)
     return stream.getvalue()
-
-
-@contextmanager
-def _figure(height: float, title: str, columns: int) -> Iterator[tuple[Figure, list[Axes], io.BytesIO]]:
-    """An empty figure in our style, whatever that of the caller; its PNG file is in the stream after the block."""
-    stream = io.BytesIO()
-    with style.context(["default", dict(STYLE)]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font does not know: boxes
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN))
-        figure.suptitle(
-            textwrap.fill(title, TITLE, break_on_hyphens=False), x=0.01, ha="left", fontsize=13, fontweight="bold"
-        )
-        yield figure, list(figure.subplots(1, columns, squeeze=False)[0]), stream
-        # without the version of matplotlib, so that the same input gives the same bytes
-        figure.savefig(stream, format="png", metadata={"Software": None})
-
-
-def _legend(figure: Figure, handles: list[Any], columns: int) -> None:
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, columnspacing=1.2)
 
 
 def _sign(number: int) -> dict[str, Any]:
     """Colour and marker of a lobe; of no lobe for -1."""
     if number < 0:
         return {"color": FAINT, "marker": "o", "s": 18}
-    colours = len(LOBE_COLOURS)
+    colours = len(COLOURS)
     marker = LOBE_MARKERS[number // colours % len(LOBE_MARKERS)]
-    return {"color": LOBE_COLOURS[number % colours], "marker": marker, "s": 44, "zorder": 3}
-
-
-def _short(name: str) -> str:
-    """One line; a long name without its middle, since paths of checkpoints often differ at the end."""
-    name = printable(name)
-    half = LONGEST // 2
-    return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+    return {"color": COLOURS[number % colours], "marker": marker, "s": 44, "zorder": 3}
 
 
 def _plain(value: float, _: int) -> str:

@@ -9,12 +9,13 @@ import pandas as pd
 
 from koda_audit.document import Section, escape
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.metrics import METRICS
+from koda_audit.metrics import described
 
 
 def metric_table(metrics: Mapping[str, float | None]) -> Section:
     """The flat metrics with what they mean, where it is known."""
-    meanings = [METRICS[key].meaning if key in METRICS else None for key in metrics]
+    known = [described(key) for key in metrics]
+    meanings = [None if metric is None else metric.meaning for metric in known]
     table = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values()), "meaning": meanings})
     return Section("Metrics", "", table)
 
