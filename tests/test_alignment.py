@@ -296,8 +296,9 @@ def test_another_model_is_refused():
         ("project_out", {"g": np.zeros(D)}, "the gap is 0"),
         ("project_out", {"g": 3.0}, r"g has shape \(1,\)"),
         ("orthogonal_translate", {"alpha": np.inf}, "alpha=inf"),
-        ("orthogonal_translate", {"rank": 9}, "rank=9: expected a whole number from 1 to 8, the directions"),
-        ("orthogonal_translate", {"rank": 1.5}, "rank=1.5: a fraction is a share of the variance"),
+        ("orthogonal_translate", {"rank": "full"}, "rank='full': expected a finite number of at least 0"),
+        ("orthogonal_translate", {"rank": -1}, "rank=-1: expected a finite number of at least 0"),
+        ("orthogonal_translate", {"rank": 1.5}, "rank is 1.5: expected None, a whole number"),
         ("orthogonal_translate", {"gallery": "texts"}, "unknown gallery 'texts': did you mean 'text'"),
         (
             "orthogonal_translate",
