@@ -5,7 +5,7 @@ Chance levels depend on the data (1/C, k/n) and stand beside the number, not her
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -43,3 +43,35 @@ METRICS: dict[str, Metric] = {
     for prefix in ("koda_", "koda_reverse_")
     for metric in _KODA
 }
+
+_ALIGNED = (
+    Metric("acc1", "share of images whose nearest class prompt is that of their label", 0, 1, "up"),
+    Metric("acc5", "share of images with it among the five nearest; not defined for fewer classes", 0, 1, "up"),
+    Metric("mean_per_class_recall", "acc1 of each class that occurs, averaged over these classes", 0, 1, "up"),
+    Metric("mean_average_precision", "average precision of each class, averaged over all classes", 0, 1, "up"),
+    *(
+        Metric(f"{sought}_retrieval_recall@{k}", f"share of {asked} with {found} among the {k} nearest", 0, 1, "up")
+        for k in (1, 5, 10)
+        for sought, asked, found in (("image", "texts", "their image"), ("text", "images", "one of their texts"))
+    ),
+    Metric("prediction_gini", "how unevenly zero-shot decisions spread over the classes: 0 evenly", 0, 1),
+    Metric("prediction_entropy", "entropy of the decisions in parts of the largest: 1 evenly", 0, 1),
+    Metric("class_bias_spread", "standard deviation over the classes of what the gap adds to their scores", 0, None),
+    Metric("centroid_gap", "distance of the mean image and the mean text, all rows at length 1", 0, 2),
+)
+_CHANGE = {  # suffix -> what it is of the metric without it
+    "_before": "{} before the alignment",
+    "_change": "{} after minus before",
+    "_change_low": "low end of the 95 % interval of {}_change",
+    "_change_high": "high end of the 95 % interval of {}_change",
+}
+
+for _metric in _ALIGNED:
+    _name = f"aligned_{_metric.key}"
+    METRICS[_name] = replace(_metric, key=_name)
+    for _suffix, _said in _CHANGE.items():
+        _low = _metric.low if _suffix == "_before" else None if _metric.high is None else -_metric.high
+        METRICS[_name + _suffix] = replace(_metric, key=_name + _suffix, meaning=_said.format(_name), low=_low)
+METRICS["aligned_changed_decisions"] = Metric(
+    "aligned_changed_decisions", "share of images that are decided otherwise than before the alignment", 0, 1
+)
