@@ -187,7 +187,6 @@ def test_identity_gives_the_numbers_of_the_unmodified_host(kind, hosts, evaluate
     ("kind", "name"), [("captions", "captions"), ("one prompt", "one prompt"), ("captions", "identity")]
 )
 def test_an_aligned_model_gives_the_hosts_tasks_the_numbers_of_ours(kind, name, saved, models, evaluate):
-    """Also in a process that was started as a user starts it."""
     ours, theirs = (names[kind if kind in names else "classes"] for names in (OURS, HOST))
     expected = evaluate(ours, kind, "--koda_alignment", saved[name])["metrics"]
     model = ["--model_type", "koda_aligned", "--model", saved[name], "--pretrained", f"local-dir:{models['broken']}"]

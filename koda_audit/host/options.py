@@ -12,6 +12,10 @@ from koda_audit.registry import Registry
 
 SHARED = "koda_audit"
 OURS = "koda_tasks"  # on the parsed arguments: the tasks that koda_audit's runner serves
+ALIGNED = (
+    "options shared by the tasks koda_aligned_…; --model_type koda_aligned --model FOLDER --pretrained "
+    "MODEL,PRETRAINED|local-dir:FOLDER loads a saved alignment behind its model, for any task"
+)
 
 
 def default_store() -> Path:
@@ -36,7 +40,7 @@ def extend_parser(parser: argparse.ArgumentParser, registry: Registry[Task]) -> 
         raise PluginError("clip_benchmark eval has no --task with choices")
     host = [str(name) for name in choice.choices]
     _shared_options(runner.add_argument_group(SHARED, "options shared by the tasks that koda_audit runs"))
-    _alignment_options(runner.add_argument_group("alignment", "options shared by the tasks koda_aligned_…"))
+    _alignment_options(runner.add_argument_group("alignment", ALIGNED))
     added: list[str] = []
     problems: dict[str, str] = dict(registry.problems())
     for name, task in registry.usable():
