@@ -194,7 +194,7 @@ def test_an_interrupt_is_no_traceback(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("koda_audit.host.runner._embed", interrupted)
+    monkeypatch.setattr("koda_audit.host.runner.embedded", interrupted)
     with pytest.raises(SystemExit) as stopped:
         run(*common, *pair(tiny_clip, tiny_clip_2), monkeypatch=monkeypatch)
     assert stopped.value.code == 130

@@ -55,12 +55,11 @@ def fit_alignment(
     method = alignments().load(name)
     bound = method.fitted_on == "gallery"
     alone = method.fitted_on == "images"
-    arguments = _arguments(method, params, sides=1 if alone else 2)
+    arguments = method_arguments(method, params)
     first, second = _gallery_sides(embeddings, gallery) if bound else ("image", "text")
     if gallery is not None and not bound:
         raise InputError(f"'{name}' is applied to any row and has no gallery: leave gallery out")
-    pairs = embeddings if bound or alone else embeddings.pairs()
-    rows = {side: getattr(pairs, side) for side in ((first,) if alone else (first, second))}
+    rows = {"image": embeddings.image} if alone else _rows(method, embeddings, first, second)
     missing = [side for side, values in rows.items() if values is None]
     if missing:
         raise InputError(
@@ -100,8 +99,36 @@ def fit_alignment(
     return Alignment(name, {key: _plain(value) for key, value in arguments.items()}, info, maps, seen)
 
 
-def _arguments(method: Method, params: Mapping[str, Any], sides: int) -> dict[str, Any]:
-    """All parameters of the method's formula, given or default."""
+def calibration_split(embeddings: Embeddings, share: float, seed: int = 0) -> tuple[Embeddings, Embeddings]:
+    """About ``share`` of the samples to fit on, and the others to evaluate; drawn with ``seed``.
+
+    Samples whose images have equal vectors stay on one side, so that none is evaluated that was fitted on.
+
+    Raises:
+        InputError: a share outside (0, 1), or one that leaves a side with fewer than 2 samples.
+
+    >>> fit, rest = calibration_split(Embeddings(np.random.default_rng(0).normal(size=(10, 2))), 0.4)
+    >>> fit.ids, rest.ids
+    (('2', '4', '7', '9'), ('0', '1', '3', '5', '6', '8'))
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} of the samples to fit on: expected more than 0 and less than 1")
+    _, first, image = np.unique(sample_keys(embeddings)[:, 1], return_index=True, return_inverse=True)
+    place = np.random.default_rng([seed, 0]).permutation(len(embeddings))[first[image]]
+    fitted = place < round(share * len(embeddings))
+    sides = np.flatnonzero(fitted), np.flatnonzero(~fitted)
+    if min(map(len, sides)) < 2:
+        raise InputError(f"a share of {share} of {len(embeddings)} samples leaves fewer than 2 on one side")
+    return embeddings.take(sides[0]), embeddings.take(sides[1])
+
+
+def method_arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of the method's formula, given or default.
+
+    Raises:
+        InputError: one that it does not have, or lacks.
+    """
+    sides = 1 if method.fitted_on == "images" else 2
     known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[sides:]}
     for name in params:
         if name not in known:
@@ -113,6 +140,24 @@ def _arguments(method: Method, params: Mapping[str, Any], sides: int) -> dict[st
     if missing:
         raise InputError(f"'{method.name}' needs {', '.join(missing)}")
     return arguments
+
+
+def _rows(method: Method, embeddings: Embeddings, first: str, second: str) -> dict[str, Any]:
+    """The rows of both sides that the method is fitted on."""
+    if method.fitted_on == "gallery":
+        return {side: getattr(embeddings, side) for side in (first, second)}
+    if method.fitted_on == "nothing":  # there need be no pairs
+        return {
+            "image": embeddings.image,
+            "text": embeddings.class_text if embeddings.text is None else embeddings.text,
+        }
+    if embeddings.text is None and embeddings.labels is not None and embeddings.labels.ndim == 2:
+        raise InputError(
+            f"'{method.name}' is fitted on images with one text each, and these have several labels: "
+            "fit it on a dataset with captions or with one label an image"
+        )
+    pairs = embeddings.pairs()
+    return {"image": pairs.image, "text": pairs.text}
 
 
 def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str, str]:
