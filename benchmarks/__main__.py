@@ -19,6 +19,7 @@ TABLES = {
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
     "findings": ("findings", "what is called a finding, on null and on planted data"),
     "gap": ("gap", "the modality gap: seconds and memory of moments and of pairs"),
+    "evaluation": ("evaluation", "recall and ten alignments from embeddings against the host's own evaluation"),
     "baselines": ("baselines", "other methods on the same kernels"),
 }
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import koda_audit
 from koda_audit.document import printable
@@ -96,16 +97,52 @@ def _eval(args: argparse.Namespace) -> int:
     return 0
 
 
+def _align_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("name", metavar="NAME", help="of the method; `koda-audit list alignments` shows them")
+    add("--model", required=True, help="as in clip_benchmark eval, or local-dir:FOLDER")
+    add("--pretrained", default="", metavar="TAG", help="as in clip_benchmark eval; none with local-dir: and hf-hub:")
+    add("--dataset", required=True, help="with captions, or with one label an image; as in clip_benchmark eval")
+    add("--dataset_root", default="root", metavar="DIR", help="default: %(default)s")
+    add("--split", default="train", help="to fit on; default: %(default)s")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="for the alignment; one that is there is replaced")
+    add("--set", action="append", default=[], metavar="PARAMETER=VALUE", help="of the method; may be repeated")
+    add("--koda_fit_share", type=float, metavar="SHARE", help="fit on this share of the split, drawn with --seed")
+    add("--koda_transductive", action="store_true", help="allow it to be judged on the samples that it was fitted on")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--batch_size", type=int, default=64, help="default: %(default)s")
+    add("--num_workers", type=int, default=4, help="default: %(default)s")
+    add("--language", default="en", help="default: %(default)s")
+    add("--koda_dtype", choices=["fp32", "host"], default="fp32", help="precision of the embeddings; default: fp32")
+    add("--koda_store", type=Path, metavar="DIR", help="where embeddings are kept between runs")
+    add("--koda_allow_code", action="store_true", help="allow --model py:module:function")
+    for option in ("annotation_file", "custom_classname_file", "custom_template_file"):
+        add(f"--{option}", default="" if option == "annotation_file" else None, help="as in clip_benchmark eval")
+    add("--quiet", dest="verbose", action="store_false", help="print the table alone")
+    parser.set_defaults(model_cache_dir=None, wds_cache_dir=None, distributed=False)
+
+
+def _align(args: argparse.Namespace) -> int:
+    from koda_audit.align_command import align
+
+    align(args)
+    return 0
+
+
 def _list_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["tasks"], nargs="?", default="tasks", help="what to list; default: tasks")
+    parser.add_argument(
+        "what", choices=["tasks", "alignments"], nargs="?", default="tasks", help="what to list; default: tasks"
+    )
 
 
 def _list(args: argparse.Namespace) -> int:
-    from koda_audit.registry import tasks
+    from koda_audit.registry import alignments, tasks
 
-    registry = tasks()
-    for name, task in registry.usable():
-        print(f"{name}  ({', '.join(registry.packages(name))})\n    {task.help}")
+    registry: Any = {"tasks": tasks, "alignments": alignments}[args.what]()
+    for name, listed in registry.usable():
+        print(
+            f"{name}  ({', '.join(registry.packages(name))})\n    {getattr(listed, 'help', None) or listed.definition}"
+        )
     for problem in registry.problems().values():
         print(f"koda-audit: warning: {problem}", file=sys.stderr)
     return 0
@@ -124,6 +161,9 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "demo": Command("audit small models on this machine, offline, and write a report", _demo_options, _demo),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
+    "align": Command(
+        "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align
+    ),
     "list": Command("what is registered, from here and from other packages", _list_options, _list),
     "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),
 }

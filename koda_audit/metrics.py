@@ -5,7 +5,7 @@ Chance levels depend on the data (1/C, k/n) and stand beside the number, not her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -74,6 +74,39 @@ _ROBUSTNESS = (
 )
 
 
+_ALIGNED = (
+    Metric("acc1", "share of images whose nearest class prompt is that of their label", 0, 1, "up"),
+    Metric("acc5", "share of images with it among the five nearest; not defined for fewer classes", 0, 1, "up"),
+    Metric("mean_per_class_recall", "acc1 of each class that occurs, averaged over these classes", 0, 1, "up"),
+    Metric("mean_average_precision", "average precision of each class, averaged over all classes", 0, 1, "up"),
+    *(
+        Metric(f"{sought}_retrieval_recall@{k}", f"share of {asked} with {found} among the {k} nearest", 0, 1, "up")
+        for k in (1, 5, 10)
+        for sought, asked, found in (("image", "texts", "their image"), ("text", "images", "one of their texts"))
+    ),
+    Metric("prediction_gini", "how unevenly zero-shot decisions spread over the classes: 0 evenly", 0, 1),
+    Metric("prediction_entropy", "entropy of the decisions in parts of the largest: 1 evenly", 0, 1),
+    Metric("class_bias_spread", "standard deviation over the classes of what the gap adds to their scores", 0, None),
+    Metric("centroid_gap", "distance of the mean image and the mean text, all rows at length 1", 0, 2),
+)
+_CHANGE = {  # suffix -> what it is of the metric without it
+    "_before": "{} before the alignment",
+    "_change": "{} after minus before",
+    "_change_low": "low end of the 95 % interval of {}_change",
+    "_change_high": "high end of the 95 % interval of {}_change",
+}
+
+
+def _aligned(metrics: Iterable[Metric]) -> Iterator[Metric]:
+    """Each metric after the alignment, before it, and the change with its interval."""
+    for metric in metrics:
+        yield metric
+        for suffix, said in _CHANGE.items():
+            low = metric.low if suffix == "_before" else None if metric.high is None else -metric.high
+            yield replace(metric, key=metric.key + suffix, meaning=said.format(f"aligned_{metric.key}"), low=low)
+    yield Metric("changed_decisions", "share of images that are decided otherwise than before the alignment", 0, 1)
+
+
 def _under(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {f"{prefix}{metric.key}": replace(metric, key=f"{prefix}{metric.key}") for metric in metrics}
 
@@ -86,6 +119,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         **_under("gap_", (Metric(m.key, m.definition, m.low, m.high, m.better) for m in {**GAP, **VARIANTS}.values())),
         **_under("gap_", _DECISIONS),
         **_under("gaprob_", _ROBUSTNESS),
+        **_under("aligned_", _aligned(_ALIGNED)),
     }
 )
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from koda_audit import Embeddings
 from koda_audit._files import digest, file_sha256
 from koda_audit.alignment import methods
-from koda_audit.alignment.fit import fit_alignment
+from koda_audit.alignment.fit import calibration_split, fit_alignment
 from koda_audit.alignment.operator import load_alignment
 from koda_audit.errors import DataError, InputError, PluginError, StoreError
 from koda_audit.registry import alignments
@@ -24,7 +24,15 @@ from koda_audit.registry import alignments
 N, D = 30, 8
 CENTRES = np.random.default_rng(99).normal(size=(2, 1, D))
 METHODS = {name: value for name, value in vars(methods).items() if isinstance(value, methods.Method)}
-PARAMS = {"cca": {"k": 5}, "spectral": {"k": 5}, "ot": {"epsilon": 0.1}}
+TEACHER = np.random.default_rng(98).normal(size=(N, D))
+WITH_TEXTS = sorted(set(METHODS) - {"kuea"})  # which knows images alone: test_training_fits.py
+PARAMS = {
+    "kuea": {"teacher": TEACHER, "epochs": 1},
+    "curriculum": {"epochs": 1},
+    "cca": {"k": 5},
+    "spectral": {"k": 5},
+    "ot": {"epsilon": 0.1},
+}
 
 
 def vectors(seed=0, n=N):
@@ -112,13 +120,13 @@ def test_a_third_partys_alignment_that_does_not_fit_is_named(plugin):
 # what comes out
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_TEXTS)
 def test_provenance(name):
     embeddings = stored()
     operator = fitted(name, embeddings)
     info = operator.info
     assert info["definition"] == METHODS[name].definition
-    assert info["paired"] == (name in ("procrustes", "ridge", "cca"))
+    assert info["paired"] == (name in ("procrustes", "ridge", "cca", "curriculum"))
     assert info["gallery_bound"] == (name in ("orthogonal_translate", "translate_gallery", "spectral", "ot"))
     assert info["frame"] == (
         "image" if name in ("realign", "coral", "orthogonal_translate", "translate_gallery", "ot") else "shared"
@@ -257,6 +265,31 @@ def test_a_sample_is_known_by_its_name_or_its_vector(fit, other, refused):
         operator.apply(other)
 
 
+def test_a_calibration_split_is_the_same_for_every_model():
+    one, other = calibration_split(samples(0), 0.4, seed=1), calibration_split(samples(1), 0.4, seed=1)
+    assert [side.ids for side in one] == [side.ids for side in other]
+    assert sorted(one[0].ids + one[1].ids, key=int) == list(samples().ids)
+    assert len(one[0]) == round(0.4 * N)
+    assert calibration_split(samples(), 0.4, seed=2)[0].ids != one[0].ids
+    fit_alignment("center", one[0]).apply(one[1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_images_stay_on_one_side_of_a_calibration_split(seed):
+    x, y = vectors()
+    fit, rest = calibration_split(Embeddings(np.vstack([x, x]), np.vstack([y, y[::-1]])), 0.5, seed)
+    assert not {int(i) % N for i in fit.ids} & {int(i) % N for i in rest.ids}
+    fit_alignment("center", fit).apply(rest)
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(0.0, "more than 0"), (1.0, "less than 1"), (0.01, "fewer than 2 on one")]
+)
+def test_a_share_must_leave_samples_on_both_sides(share, message):
+    with pytest.raises(InputError, match=message):
+        calibration_split(samples(), share)
+
+
 def test_a_gallery_bound_alignment_wants_its_own_rows():
     operator = fit_alignment("orthogonal_translate", samples())
     for other in (samples(1), samples(n=29), Embeddings(vectors()[0])):
@@ -296,8 +329,9 @@ def test_another_model_is_refused():
         ("project_out", {"g": np.zeros(D)}, "the gap is 0"),
         ("project_out", {"g": 3.0}, r"g has shape \(1,\)"),
         ("orthogonal_translate", {"alpha": np.inf}, "alpha=inf"),
-        ("orthogonal_translate", {"rank": 9}, "rank=9: expected a whole number from 1 to 8, the directions"),
-        ("orthogonal_translate", {"rank": 1.5}, "rank=1.5: a fraction is a share of the variance"),
+        ("orthogonal_translate", {"rank": "full"}, "rank='full': expected a finite number of at least 0"),
+        ("orthogonal_translate", {"rank": -1}, "rank=-1: expected a finite number of at least 0"),
+        ("orthogonal_translate", {"rank": 1.5}, "rank is 1.5: expected None, a whole number"),
         ("orthogonal_translate", {"gallery": "texts"}, "unknown gallery 'texts': did you mean 'text'"),
         (
             "orthogonal_translate",
@@ -315,7 +349,7 @@ def test_bad_arguments_are_named(name, params, message):
         fit_alignment(name, samples(), **params)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_TEXTS)
 def test_too_few_samples_and_no_texts(name):
     x, y = vectors()
     with pytest.raises(InputError, match="at least 2 rows"):
@@ -324,7 +358,7 @@ def test_too_few_samples_and_no_texts(name):
         fit_alignment(name, Embeddings(x))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_TEXTS)
 def test_unequal_widths(name):
     x, y = vectors()
     embeddings = Embeddings(x, y[:, :6])

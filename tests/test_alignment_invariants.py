@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from koda_audit import Embeddings
+from koda_audit._gap.translate import orthogonal_gap
 from koda_audit.alignment import bipartite, linear, methods, translate
 from koda_audit.alignment.fit import fit_alignment
 from koda_audit.errors import KodaAuditError
@@ -219,7 +222,8 @@ def test_fewer_directions_close_more_of_the_gap_and_promise_nothing():
 
 
 def test_a_broken_guarantee_is_found_at_run_time(monkeypatch):
-    monkeypatch.setattr(translate, "orthogonal_gap", lambda gap, gallery, rank: (3 * gap, 5))
+    whole = orthogonal_gap(Y[:6], X, rank=0)
+    monkeypatch.setattr(translate, "orthogonal_gap", lambda gallery, queries, rank: replace(whole, shift=3 * whole.gap))
     with pytest.raises(KodaAuditError, match=r"changed the nearest row of \d+\.\d\d% of the queries"):
         fit_alignment("orthogonal_translate", few())
 
@@ -227,6 +231,15 @@ def test_a_broken_guarantee_is_found_at_run_time(monkeypatch):
 def test_rows_that_are_tied_may_change_places():
     gallery = np.vstack([Y[:4], Y[:4]])  # each row twice
     figures = fit_alignment("orthogonal_translate", Embeddings(X, class_text=gallery)).info["figures"]
+    assert figures["top1_unchanged_euclidean"] == figures["top1_unchanged_cosine"] == 1
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1000.0])
+def test_rows_that_differ_by_rounding_after_a_long_shift_are_no_violation(alpha):
+    """A shift of 1,000 costs the scores six digits: rows that were 1e-9 apart before may not be told apart after."""
+    near = Y[:6].copy()
+    near[3] = unit(near[None, 0] + 1e-9 * np.random.default_rng(0).normal(size=(1, D)))[0]
+    figures = fit_alignment("orthogonal_translate", Embeddings(X, class_text=near), alpha=alpha).info["figures"]
     assert figures["top1_unchanged_euclidean"] == figures["top1_unchanged_cosine"] == 1
 
 

@@ -91,6 +91,18 @@ def test_alignment_by_id_moves_whole_samples(order: list[int], owners: list[int]
     assert [t for t in c.captions or () if t[0] == "0"] == [t for t in captions if t[0] == "0"]
 
 
+def test_some_samples_keep_their_texts() -> None:
+    whole = Embeddings(
+        X, np.arange(18.0).reshape(6, 3) + 1, ids=IDS, text_image=[3, 0, 1, 1, 3, 0], captions=list("uvwxyz")
+    )
+    some = whole.take(np.array([3, 1]))
+    assert (some.ids, some.captions) == (("d", "b"), ("u", "y", "w", "x"))
+    np.testing.assert_array_equal(some.image, X[[3, 1]])
+    assert some.text is not None
+    np.testing.assert_array_equal(some.text, np.asarray(whole.text)[[0, 4, 2, 3]])
+    np.testing.assert_array_equal(some.text_image, [0, 0, 1, 1])
+
+
 def test_alignment_counts_and_names_what_does_not_match() -> None:
     a = Embeddings(X, ids=IDS)
     with pytest.raises(DataError, match=r"1 missing \(first: e\); 1 not expected \(first: d\)"):

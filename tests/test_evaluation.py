@@ -24,8 +24,9 @@ from koda_audit.evaluation import clustering
 from koda_audit.evaluation.classification import average_precision, zeroshot_classification
 from koda_audit.evaluation.clustering import joint_clustering
 from koda_audit.evaluation.probe import SWEEP, linear_probe
-from koda_audit.evaluation.ranks import expected_hits
+from koda_audit.evaluation.ranks import expected_hits, mutual_ranks, ranks
 from koda_audit.evaluation.retrieval import zeroshot_retrieval
+from koda_audit.evaluation.scores import Outcomes, paired_change, per_image
 from koda_audit.evaluation.selection import image_caption_selection
 from koda_audit.evaluation.side_effects import class_bias, decisions, gini, normalised_entropy, zeroshot_side_effects
 from koda_audit.evaluation.tasks import evaluate
@@ -80,6 +81,47 @@ def test_values_are_the_means_of_their_outcomes(name):
         assert set(np.unique(outcomes.values)) <= {0, 1}  # nothing is left to chance without ties
         assert outcomes.values.shape == outcomes.image.shape
         assert outcomes.image.max() < N
+
+
+def test_the_change_of_one_query_an_image_is_that_of_students_paired_test():
+    before, after = (np.random.default_rng(seed).integers(2, size=50).astype(float) for seed in (1, 2))
+    interval = stats.ttest_rel(after, before).confidence_interval()
+    expected = (after - before).mean(), interval.low, interval.high
+    np.testing.assert_allclose(paired_change(per_image(before), per_image(after)), expected, atol=1e-14)
+
+
+def test_queries_of_one_image_count_as_one():
+    """Five equal captions say no more than one; independent ones would shrink the interval by the root of five."""
+    change, captions = np.random.default_rng(0).normal(size=40), np.arange(40).repeat(5)
+    one = paired_change(per_image(np.zeros(40)), per_image(change))
+    five = paired_change(Outcomes(np.zeros(200), captions), Outcomes(change[captions], captions))
+    np.testing.assert_allclose(five, one, atol=1e-14)
+    assert np.isnan(paired_change(Outcomes(np.zeros(2), captions[:2]), Outcomes(np.ones(2), captions[:2]))[1])
+
+
+def test_intervals_of_the_change_cover_it():
+    random, covered = np.random.default_rng(0), 0
+    owner = np.arange(60).repeat(random.integers(1, 4, size=60))
+    for _ in range(400):
+        values = (random.normal(size=60)[owner] + random.normal(size=len(owner)) > 0.5).astype(float)
+        _, low, high = paired_change(Outcomes(np.full(len(owner), 0.5), owner), Outcomes(values, owner))
+        covered += low <= stats.norm.sf(0.5, scale=2**0.5) - 0.5 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("block", [1, 5, 2048])
+def test_ranks_of_both_ways_are_those_of_either(block):
+    x, y = (torch.from_numpy(units(rows)) for rows in (TEXT[:20], IMAGE))
+    x[7], y[3] = y[5], y[5]  # ties on either side
+    sought, back = x[:, 0].clone(), y[:, 1].clone()
+    products = x @ y.T
+    sought[7], back[3] = products[7, 5], products[7, 3]
+    there, again = mutual_ranks(x, sought, y, back, block)
+    for found, values, given_ in ((there, sought, products), (again, back, products.T)):
+        assert found[0].tolist() == (given_ > values[:, None] + 1e-12).sum(dim=1).tolist()
+        assert found[1].tolist() == ((given_ - values[:, None]).abs() <= 1e-12).sum(dim=1).tolist()
+    for way, one in zip((there, again), (ranks(x, sought, y, block), ranks(y, back, x, block)), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(way, one, strict=True))
 
 
 @settings(max_examples=40, deadline=None)

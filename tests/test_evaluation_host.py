@@ -18,7 +18,7 @@ from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
 from koda_audit.evaluation import retrieval
 from koda_audit.evaluation.classification import zeroshot_classification
-from koda_audit.evaluation.ranks import ranks
+from koda_audit.evaluation.ranks import mutual_ranks
 from koda_audit.evaluation.retrieval import zeroshot_retrieval
 from koda_audit.evaluation.selection import image_caption_selection
 from koda_audit.evaluation.tasks import evaluate
@@ -117,7 +117,7 @@ def test_several_labels_classification():
 @pytest.mark.parametrize("most", [1, 4])
 @pytest.mark.parametrize("block", [16, 2048])
 def test_retrieval(most, block, monkeypatch):
-    monkeypatch.setattr(retrieval, "ranks", partial(ranks, block=block))
+    monkeypatch.setattr(retrieval, "mutual_ranks", partial(mutual_ranks, block=block))
     n = 60
     counts = np.random.default_rng(most).integers(1, most + 1, size=n)
     owner = np.repeat(np.arange(n), counts)

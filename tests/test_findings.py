@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from koda_audit.discrepancy.find import self_excess
 from koda_audit.discrepancy.findings import Rule, measures, owned, verdicts
 from koda_audit.discrepancy.lobes import Lobe, lobes
 from koda_audit.discrepancy.paths import Goal
+from koda_audit.discrepancy.search import search
 from koda_audit.discrepancy.stability import stability
 from koda_audit.errors import InputError
 
@@ -108,10 +110,12 @@ def test_stability_is_the_mean_best_overlap():
         for model in (target, reference)
     ]
     random = np.random.default_rng(0)
-    given = [Lobe(0, "positive", np.array(rows), np.ones(len(rows))) for rows in (LOST[0], random.choice(N, 20, False))]
+    rows = (np.array(LOST[0]), random.choice(N, 20, False))
+    given = [Lobe(number, "positive", each, np.ones(len(each))) for number, each in enumerate(rows)]
+    directions = np.zeros((N, 2))
     goal = Goal(2 / N, None, 4, None, seed=0)
     first, again, other = (
-        stability(given, *blocks, goal=g, halves=6) for g in (goal, goal, Goal(2 / N, None, 4, None, 1))
+        stability(given, directions, *blocks, goal=g, halves=6) for g in (goal, goal, Goal(2 / N, None, 4, None, 1))
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -166,3 +170,27 @@ def test_so_few_samples_that_halves_have_no_direction():
     assert found.frame.stability.isna().all()
     with pytest.raises(InputError, match="halves is -1: expected a whole number from 0"):
         find_discrepancies(*models, modality="image", kernel="cosine", n_directions=1, halves=-1)
+
+
+def test_a_lobe_that_was_cut_stands_for_its_whole_group(monkeypatch):
+    """Of many samples a drawn part is halved, and few of them are among the heaviest of a large group."""
+    monkeypatch.setattr("koda_audit.discrepancy.stability.POOL", 160)
+    models = two_views(0, LOST)
+    whole = find_discrepancies(*models, n_directions=4).frame
+    monkeypatch.setattr("koda_audit.discrepancy.find.search", cut_at(6))
+    cut = find_discrepancies(*models, n_directions=4).frame
+    assert cut.n.max() == 6
+    top = whole.stability.nlargest(2)
+    assert top.min() > 0.7
+    np.testing.assert_allclose(cut.stability.nlargest(2), top, atol=0.15)
+
+
+def cut_at(most):
+    """``search`` with lobes of at most so many samples."""
+
+    def cut(*models, **settings):
+        found = search(*models, **settings)
+        short = [replace(lobe, rows=lobe.rows[:most], weights=lobe.weights[:most]) for lobe in found.lobes]
+        return replace(found, lobes=short)
+
+    return cut

@@ -82,9 +82,14 @@ class FourierFeatures:
         """
         check_vectors(vectors, {name: len(values) for name, values in self.frequencies.items()})
         r = self.width // 2
-        phases = sum(vectors[name].to(values) @ values for name, values in self.frequencies.items())
-        assert isinstance(phases, Tensor)
-        features = phases.new_empty(len(phases), self.width)
+        (first, frequencies), *others = self.frequencies.items()
+        features = frequencies.new_empty(len(vectors[first]), self.width)
+        # phases are made where the sines will be: blocks of their own, a little below the size that goes back to the
+        # system when it is freed, would pile up over the chunks of a stream
+        phases = features[:, r:]
+        torch.mm(vectors[first].to(frequencies), frequencies, out=phases)
+        for name, values in others:
+            phases.addmm_(vectors[name].to(values), values)
         torch.cos(phases, out=features[:, :r])
-        torch.sin(phases, out=features[:, r:])
+        phases.sin_()
         return features.div_(math.sqrt(r))

@@ -54,12 +54,12 @@ def fit_alignment(
     """
     method = alignments().load(name)
     bound = method.fitted_on == "gallery"
-    arguments = _arguments(method, params)
+    alone = method.fitted_on == "images"
+    arguments = method_arguments(method, params)
     first, second = _gallery_sides(embeddings, gallery) if bound else ("image", "text")
     if gallery is not None and not bound:
         raise InputError(f"'{name}' is applied to any row and has no gallery: leave gallery out")
-    pairs = embeddings if bound else embeddings.pairs()
-    rows = {side: getattr(pairs, side) for side in (first, second)}
+    rows = {"image": embeddings.image} if alone else _rows(method, embeddings, first, second)
     missing = [side for side, values in rows.items() if values is None]
     if missing:
         raise InputError(
@@ -67,10 +67,15 @@ def fit_alignment(
         )
     if min(map(len, rows.values())) < 2:
         raise InputError(f"'{name}' needs at least 2 rows a side, found {min(map(len, rows.values()))}")
-    fitted = method.fit(*(float64_units(values) for values in rows.values()), **arguments)
+    given = {
+        key: np.asarray(value.aligned_to(embeddings.ids).image) if isinstance(value, Embeddings) else value
+        for key, value in arguments.items()
+    }
+    fitted = method.fit(*(float64_units(values) for values in rows.values()), **given)
     maps = {first: fitted.first, second: fitted.second}
-    for side, values in rows.items():
-        check_map(maps[side], len(values), values.shape[1])
+    widths = {side: rows.get(side, rows[first]).shape[1] for side in maps}  # of images alone: texts share their space
+    for side, how in maps.items():
+        check_map(how, len(rows.get(side, ())), widths[side])
     normal = renormalised(tuple(maps.values()))
     info = {
         "definition": method.definition,
@@ -81,8 +86,8 @@ def fit_alignment(
         "renormalised": normal,
         "scoring": SCORING[normal],
         "samples": len(rows["image"]),
-        "texts": len(rows[second if first == "image" else first]),
-        "widths": {side: values.shape[1] for side, values in rows.items()},
+        "texts": len(rows.get(second if first == "image" else first, ())),
+        "widths": widths,
         "rows": rows_sha256(*rows.values()),
         "model": embeddings.meta.get("model"),
         "model_hash": ingredient(embeddings, "model", "weights"),
@@ -94,9 +99,37 @@ def fit_alignment(
     return Alignment(name, {key: _plain(value) for key, value in arguments.items()}, info, maps, seen)
 
 
-def _arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of the method's formula, given or default."""
-    known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[2:]}
+def calibration_split(embeddings: Embeddings, share: float, seed: int = 0) -> tuple[Embeddings, Embeddings]:
+    """About ``share`` of the samples to fit on, and the others to evaluate; drawn with ``seed``.
+
+    Samples whose images have equal vectors stay on one side, so that none is evaluated that was fitted on.
+
+    Raises:
+        InputError: a share outside (0, 1), or one that leaves a side with fewer than 2 samples.
+
+    >>> fit, rest = calibration_split(Embeddings(np.random.default_rng(0).normal(size=(10, 2))), 0.4)
+    >>> fit.ids, rest.ids
+    (('2', '4', '7', '9'), ('0', '1', '3', '5', '6', '8'))
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a share of {share} of the samples to fit on: expected more than 0 and less than 1")
+    _, first, image = np.unique(sample_keys(embeddings)[:, 1], return_index=True, return_inverse=True)
+    place = np.random.default_rng([seed, 0]).permutation(len(embeddings))[first[image]]
+    fitted = place < round(share * len(embeddings))
+    sides = np.flatnonzero(fitted), np.flatnonzero(~fitted)
+    if min(map(len, sides)) < 2:
+        raise InputError(f"a share of {share} of {len(embeddings)} samples leaves fewer than 2 on one side")
+    return embeddings.take(sides[0]), embeddings.take(sides[1])
+
+
+def method_arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of the method's formula, given or default.
+
+    Raises:
+        InputError: one that it does not have, or lacks.
+    """
+    sides = 1 if method.fitted_on == "images" else 2
+    known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[sides:]}
     for name in params:
         if name not in known:
             if not known:
@@ -109,6 +142,24 @@ def _arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _rows(method: Method, embeddings: Embeddings, first: str, second: str) -> dict[str, Any]:
+    """The rows of both sides that the method is fitted on."""
+    if method.fitted_on == "gallery":
+        return {side: getattr(embeddings, side) for side in (first, second)}
+    if method.fitted_on == "nothing":  # there need be no pairs
+        return {
+            "image": embeddings.image,
+            "text": embeddings.class_text if embeddings.text is None else embeddings.text,
+        }
+    if embeddings.text is None and embeddings.labels is not None and embeddings.labels.ndim == 2:
+        raise InputError(
+            f"'{method.name}' is fitted on images with one text each, and these have several labels: "
+            "fit it on a dataset with captions or with one label an image"
+        )
+    pairs = embeddings.pairs()
+    return {"image": pairs.image, "text": pairs.text}
+
+
 def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str, str]:
     """Queries and gallery: images ask texts, texts ask images."""
     texts = "class_text" if embeddings.text is None and embeddings.class_text is not None else "text"
@@ -119,6 +170,9 @@ def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Embeddings):
+        hashes = {"model_hash": ingredient(value, "model", "weights"), "rows": rows_sha256(value.image)}
+        return {"model": value.meta.get("model"), **hashes}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return value.item() if getattr(value, "ndim", 1) == 0 else "given"

@@ -106,7 +106,7 @@ class Alignment:
             if shared:
                 raise InputError(
                     f"{shared} of {len(embeddings)} samples were used to fit '{self.name}': apply it to others, "
-                    "or say transductive=True when you fit it"
+                    "or say transductive=True (--koda_transductive) when you fit it"
                 )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from koda_audit.alignment.maps import CHUNK
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.rows import Floats, Rows
 
@@ -37,9 +39,9 @@ def sample_keys(embeddings: Embeddings) -> NDArray[np.int64]:
     dataset = ingredient(embeddings, "dataset", "fingerprint")
     numbers = dataset is None and embeddings.ids == tuple(map(str, range(len(embeddings))))
     keys = np.empty((len(embeddings), 2), dtype=np.int64)
-    for row, sample in enumerate(embeddings.ids):
-        vector = _hash(np.asarray(embeddings.image[row : row + 1], dtype=np.float32).tobytes())
-        keys[row] = vector if numbers else _hash(f"{dataset}\0{sample}".encode()), vector
+    for row, (sample, vector) in enumerate(zip(embeddings.ids, _vectors(embeddings.image), strict=True)):
+        content = _hash(vector.tobytes())
+        keys[row] = content if numbers else _hash(f"{dataset}\0{sample}".encode()), content
     return keys
 
 
@@ -54,6 +56,12 @@ def rows_sha256(*sides: Floats | Rows) -> str:
         state.update(str(side.shape).encode())
         state.update(np.ascontiguousarray(side, dtype=np.float32).data)
     return state.hexdigest()
+
+
+def _vectors(image: Floats | Rows) -> Iterator[Floats]:
+    """Row by row in float32; what lies on disk is read in large parts."""
+    for start in range(0, len(image), CHUNK):
+        yield from np.asarray(image[start : start + CHUNK], dtype=np.float32)
 
 
 def _hash(content: bytes) -> int:

@@ -4,45 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from koda_audit.alignment.choices import number, one_width, vector, whole
+from koda_audit._gap.translate import gap_vector, nearest_rows, orthogonal_gap
+from koda_audit.alignment.choices import number, one_width, vector
 from koda_audit.alignment.maps import UNIT, Fitted, Step
-from koda_audit.errors import InputError, KodaAuditError
+from koda_audit.errors import KodaAuditError
 
-SPANNED = 1e-10  # of the largest singular value: below it, the gallery does not extend
 TIED = 1e-10  # scores of unit rows that differ by less are equal
-BLOCK = 1024  # queries that are ranked at a time
-
-
-def orthogonal_gap(gap: Tensor, gallery: Tensor, rank: int | float | None = None) -> tuple[Tensor, int]:
-    """(d,) g' = g - V V'g, V the principal directions of the centred gallery, and their number
-    (arXiv 2603.29080, equation 11).
-
-    Args:
-        gap: (d,) g.
-        gallery: (m, d).
-        rank: None takes all directions of singular value above 1e-10 of the largest; a whole number the first so many;
-            a fraction the fewest that hold this share of the variance.
-
-    >>> gallery = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 0.0, 0.5]], dtype=torch.float64)
-    >>> orthogonal_gap(torch.ones(3, dtype=torch.float64), gallery)
-    (tensor([0., 1., 1.], dtype=torch.float64), 1)
-    """
-    _, s, vt = torch.linalg.svd(gallery - gallery.mean(dim=0), full_matrices=False)
-    full = int((s > SPANNED * s[0]).sum())
-    if isinstance(rank, float):
-        if not 0 < rank < 1:
-            raise InputError(f"rank={rank!r}: a fraction is a share of the variance, between 0 and 1")
-        held = (s**2).cumsum(0) / (s**2).sum()
-        kept = min(int((held < rank).sum()) + 1, full)
-    else:
-        kept = full if rank is None else whole(rank, "rank", full, "the directions that the gallery spans")
-    if kept == len(gap):
-        return torch.zeros_like(gap), kept
-    basis = vt[:kept].T
-    return gap - basis @ (basis.T @ gap), kept
 
 
 def orthogonal_translate(
@@ -57,7 +28,8 @@ def orthogonal_translate(
     Args:
         queries, gallery: (n, d) and (m, d) unit rows.
         alpha: 1 closes all that can be closed.
-        rank: as in ``orthogonal_gap``; less than full closes more of the gap and promises nothing.
+        rank: as in ``koda_audit._gap.translate.orthogonal_gap``; less than full closes more of the gap and promises
+            nothing.
 
     Returns:
         ``figures``: gap |g|, gap_orthogonal |g'|, gap_remaining |g - alpha g'|, rank, guaranteed, and the shares of
@@ -74,17 +46,18 @@ def orthogonal_translate(
     """
     number(alpha, "alpha")
     one_width(queries, gallery)
-    gap = queries.mean(dim=0) - gallery.mean(dim=0)
-    closed, kept = orthogonal_gap(gap, gallery, rank)
-    fitted = _translated(queries, gallery, gap, alpha * closed)
-    kept_share = min(fitted.figures["top1_unchanged_euclidean"], fitted.figures["top1_unchanged_cosine"])
-    if rank is None and kept_share < 1:
+    if rank is not None:
+        number(rank, "rank", low=0)
+    found = orthogonal_gap(gallery, queries, rank)
+    fitted = _translated(queries, gallery, found.gap, alpha * found.shift)
+    kept = min(fitted.figures["top1_unchanged_euclidean"], fitted.figures["top1_unchanged_cosine"])
+    if rank is None and kept < 1:
         raise KodaAuditError(
-            f"orthogonal_translate changed the nearest row of {1 - kept_share:.2%} of the queries although the shift "
+            f"orthogonal_translate changed the nearest row of {1 - kept:.2%} of the queries although the shift "
             "should be orthogonal to the gallery: its vectors have too few digits, give them in float64"
         )
-    closable = torch.linalg.vector_norm(closed).item()
-    figures = {**fitted.figures, "gap_orthogonal": closable, "rank": kept, "guaranteed": rank is None}
+    closable = torch.linalg.vector_norm(found.shift).item()
+    figures = {**fitted.figures, "gap_orthogonal": closable, "rank": found.rank, "guaranteed": rank is None}
     return Fitted(fitted.first, fitted.second, fitted.frame, figures)
 
 
@@ -104,7 +77,7 @@ def translate_gallery(queries: Tensor, gallery: Tensor, v: Any = None) -> Fitted
     0.5
     """
     width = one_width(queries, gallery)
-    gap = queries.mean(dim=0) - gallery.mean(dim=0)
+    gap = gap_vector(gallery, queries)
     return _translated(queries, gallery, gap, gap if v is None else vector(v, "v", width))
 
 
@@ -112,24 +85,19 @@ def _translated(queries: Tensor, gallery: Tensor, gap: Tensor, shift: Tensor) ->
     figures = {
         "gap": torch.linalg.vector_norm(gap).item(),
         "gap_remaining": torch.linalg.vector_norm(gap - shift).item(),
-        **_unchanged(queries, gallery, gallery + shift),
+        **{
+            f"top1_unchanged_{metric}": _unchanged(queries, gallery, shift, metric)
+            for metric in ("euclidean", "cosine")
+        },
     }
     return Fitted(UNIT, (Step(offset=shift),), "first", figures)
 
 
-def _unchanged(queries: Tensor, gallery: Tensor, moved: Tensor) -> dict[str, float]:
-    """The share of queries whose best row is the same before and after, or was tied with it before."""
-    counts = {"euclidean": 0, "cosine": 0}
-    for part in torch.split(queries, BLOCK):
-        before, after = _scores(part, gallery), _scores(part, moved)
-        for name in counts:
-            new = after[name].argmax(dim=1, keepdim=True)
-            loss = before[name].max(dim=1).values - before[name].gather(1, new)[:, 0]
-            counts[name] += int((loss <= TIED).sum())
-    return {f"top1_unchanged_{name}": count / len(queries) for name, count in counts.items()}
-
-
-def _scores(queries: Tensor, gallery: Tensor) -> dict[str, Tensor]:
-    products = queries @ gallery.T
-    lengths = torch.linalg.vector_norm(gallery, dim=1)
-    return {"euclidean": 2 * products - lengths**2, "cosine": products / lengths.clamp(min=TIED)}
+def _unchanged(queries: Tensor, gallery: Tensor, shift: Tensor, metric: str) -> float:
+    """The share of queries whose nearest row is the same before and after, or was tied with it before."""
+    before, after = nearest_rows(gallery, queries, shift, [0.0, 1.0], metric)
+    changed = np.flatnonzero(before != after)
+    # of unit rows, cosine and distance before the shift are told by the dot product alike
+    loss = (queries[changed] * (gallery[before[changed]] - gallery[after[changed]])).sum(dim=1)
+    tied = TIED * (1 + shift @ shift)  # a long shift costs the scores after it digits
+    return 1 - int((loss > tied).sum()) / len(queries)

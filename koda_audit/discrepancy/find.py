@@ -125,7 +125,9 @@ def find_discrepancies(
     )
     stable = np.full(len(found.lobes), math.nan)
     if halves:
-        stable = stability(found.lobes, found.blocks["target"], found.blocks["reference"], found.goal, int(halves))
+        stable = stability(
+            found.lobes, found.directions, found.blocks["target"], found.blocks["reference"], found.goal, int(halves)
+        )
     own = owned(found.lobes, found.measures, stable)
     rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
     judged = verdicts(found.measures, stable, own, rule)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SIGNS = {"positive": 1.0, "negative": -1.0}
-SMALLEST, LARGEST = 3, 2_000  # samples of a lobe
+SMALLEST, LARGEST = 3, 1_000  # samples of a lobe
 APART = 0.7  # similarity between two parts of a lobe, in that within the looser one, below which it is two groups
 
 
@@ -50,7 +50,7 @@ def lobes(directions: NDArray[np.float64], part: Callable[[Tensor], Tensor]) -> 
     """The lobes of all directions (n, T): both ends of each, or one where no entry has the other sign.
 
     Both ends are candidates: a direction is often one cluster minus another, and no sign rule tells them apart. An end
-    holds the samples with s x_i >= 2 / sqrt(n), twice what equal weights would be, at most 2,000 and at least the 3
+    holds the samples with s x_i >= 2 / sqrt(n), twice what equal weights would be, at most 1,000 and at least the 3
     heaviest of that sign. An end that holds two groups is split. (KODA, ICML 2026, arXiv 2606.04180, sec 6 takes the 50
     heaviest; both rules are ours.)
 

@@ -169,16 +169,24 @@ class Embeddings:
                 f"sample ids do not match: {'; '.join(parts)}; embed both models on the same samples of one dataset"
             )
         row_of = {sample: row for row, sample in enumerate(self.ids)}
-        order = np.array([row_of[sample] for sample in ids], dtype=np.int64)
-        return self._take(order)
+        return self.take(np.array([row_of[sample] for sample in ids], dtype=np.int64))
 
-    def _take(self, order: NDArray[np.int64]) -> Embeddings:
+    def take(self, order: NDArray[np.int64]) -> Embeddings:
+        """Some samples with their texts, in this order; nothing is read.
+
+        Args:
+            order: their rows, none of them twice.
+
+        >>> Embeddings([[1.0], [2.0]], [[3.0], [4.0], [5.0]], text_image=[0, 1, 1]).take(np.array([1])).text.tolist()
+        [[4.0], [5.0]]
+        """
         text, text_image, captions = self.text, self.text_image, self.captions
         if text is not None and text_image is not None:
-            new_row = np.empty(len(self), dtype=np.int64)
+            new_row = np.full(len(self), -1, dtype=np.int64)
             new_row[order] = np.arange(len(order))
-            text_order = np.argsort(new_row[text_image], kind="stable")
-            text, text_image = _taken(text, text_order), new_row[text_image][text_order]
+            owners = new_row[text_image]
+            text_order = np.argsort(owners, kind="stable")[(owners < 0).sum() :]
+            text, text_image = _taken(text, text_order), owners[text_order]
             captions = None if captions is None else tuple(captions[i] for i in text_order)
         return Embeddings(
             _taken(self.image, order),

@@ -35,11 +35,48 @@ def ranks(queries: Tensor, sought: Tensor, gallery: Vectors, block: int = BLOCK)
         candidates = directions(gallery[start : start + block], "gallery")
         for first in range(0, len(queries), block):
             part = slice(first, first + block)
-            ahead = queries[part] @ candidates.T - sought[part, None]
-            above = (ahead > TIED).sum(dim=1)
-            nearer[part] += above
-            tied[part] += (ahead >= -TIED).sum(dim=1) - above
+            _count(queries[part] @ candidates.T, sought[part], 1, nearer[part], tied[part])
     return nearer, tied
+
+
+def mutual_ranks(
+    first: Tensor, sought: Tensor, second: Tensor, sought_back: Tensor, block: int = BLOCK
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """``ranks`` of the first rows among the second and of the second among the first, from one product.
+
+    Args:
+        first: (m, d) unit rows.
+        sought: (m,) as of ``ranks``.
+        second: (n, d) unit rows.
+        sought_back: (n,)
+        block: rows of either side that are compared at a time.
+
+    >>> rows, own = torch.eye(2, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    >>> mutual_ranks(rows, own, rows, own)[0]
+    (tensor([1., 0.], dtype=torch.float64), tensor([1., 1.], dtype=torch.float64))
+    """
+    there = torch.zeros_like(sought), torch.zeros_like(sought)
+    back = torch.zeros_like(sought_back), torch.zeros_like(sought_back)
+    for start in range(0, len(first), block):
+        rows = slice(start, start + block)
+        for begin in range(0, len(second), block):
+            columns = slice(begin, begin + block)
+            products = first[rows] @ second[columns].T
+            _count(products, sought[rows], 1, there[0][rows], there[1][rows])
+            _count(products, sought_back[columns], 0, back[0][columns], back[1][columns])
+    return there, back
+
+
+def _count(products: Tensor, sought: Tensor, dim: int, nearer: Tensor, tied: Tensor) -> None:
+    """Add to the counts, in place, how many products along ``dim`` lie above what is sought there, and how many tie."""
+    bound = sought.unsqueeze(dim)
+    # as small integers: a plain sum of booleans widens each of them first and takes as long as the product
+    above, not_below = (
+        flags.view(torch.uint8).sum(dim=dim, dtype=torch.int32)
+        for flags in (products > bound + TIED, products >= bound - TIED)
+    )
+    nearer += above
+    tied += not_below - above
 
 
 def expected_hits(nearer: Tensor, tied: Tensor, k: int, right: Tensor | None = None) -> NDArray[np.float64]:

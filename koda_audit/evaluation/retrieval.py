@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import unit_rows
-from koda_audit.evaluation.ranks import TIED, expected_hits, ranks
+from koda_audit.evaluation.ranks import TIED, expected_hits, mutual_ranks
 from koda_audit.evaluation.scores import Outcomes, Scores, per_image
 
 AT = (1, 5, 10)
@@ -55,7 +55,7 @@ def zeroshot_retrieval(image: Any, text: Any, text_image: ArrayLike | None = Non
     own = (texts * images[owner]).sum(dim=1)
     best = own.new_full((n,), -torch.inf).scatter_reduce(0, owner, own, "amax")
     right = torch.zeros_like(best).index_add(0, owner, (own >= best[owner] - TIED).to(own))
-    by_text, by_image = ranks(texts, own, images), ranks(images, best, texts)
+    by_text, by_image = mutual_ranks(texts, own, images, best)
     outcomes = {}
     for k in at:
         outcomes[f"image_retrieval_recall@{k}"] = Outcomes(expected_hits(*by_text, k), rows)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from koda_audit._stats.jackknife import jackknife_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,25 @@ class Scores:
         """The mean of each of the outcomes, and other numbers, which have none."""
         means = {name: float(each.values.mean()) for name, each in outcomes.items()}
         return cls({**means, **others}, outcomes)
+
+
+def paired_change(before: Outcomes, after: Outcomes) -> tuple[float, float, float]:
+    """Mean of after - before of the same queries, and a 95 % interval.
+
+    The interval is that of the jackknife that leaves out one image after the other with all its queries, which are not
+    independent. nan for a single image.
+
+    >>> before, after = (per_image(np.array(values)) for values in ([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]))
+    >>> [round(value, 3) for value in paired_change(before, after)]
+    [0.5, -0.419, 1.419]
+    """
+    difference = after.values - before.values
+    sums, counts = np.bincount(before.image, weights=difference), np.bincount(before.image)
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    value = float(difference.mean())
+    if len(counts) < 2:
+        return value, math.nan, math.nan
+    return value, *jackknife_interval(value, (sums.sum() - sums) / (counts.sum() - counts))
 
 
 def per_image(values: NDArray[np.float64]) -> Outcomes:

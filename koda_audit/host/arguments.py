@@ -19,6 +19,8 @@ from koda_audit.models import ModelSpec, check_model
 from koda_audit.registry import tasks
 from koda_audit.report.write import check_replaceable
 
+ALIGNMENT = ("koda_alignment", "koda_fit_split", "koda_fit_share", "koda_transductive")
+
 
 def check_all(base: Namespace, cli: ModuleType) -> None:
     """Everything that can be found wrong before a model is loaded; called once, before the host's loop.
@@ -29,17 +31,14 @@ def check_all(base: Namespace, cli: ModuleType) -> None:
         InputError: the first fault, with its remedy.
     """
     task = tasks().load(base.task)
+    given = [name for name in ALIGNMENT if getattr(base, name) not in (None, False)]
+    if given and not getattr(task, "aligns", False):
+        raise InputError(f"--{given[0]} is for the tasks koda_aligned_…: leave it out, or choose one of them")
     task.check(base)
     if base.skip_load:
         raise InputError("--skip_load is for linear probes: leave it out")
-    for option, value, least in (
-        ("--batch_size", base.batch_size, 1),
-        ("--num_workers", base.num_workers, 0),
-        ("--seed", base.seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"{option} {value}: at least {least}")
-    models, datasets = _models(base, cli), _datasets(base, cli)
+    check_numbers(base)
+    models, datasets = listed_models(base, cli), _datasets(base, cli)
     base.koda_model = _reference(base, models) if task.compares else None
     for spec in dict.fromkeys([*models, *([base.koda_model] if base.koda_model else [])]):
         check_model(spec, base.koda_allow_code)
@@ -58,8 +57,16 @@ def check_all(base: Namespace, cli: ModuleType) -> None:
         check_writable(output.parent, "the folder of --output")
         check_replaceable(artefacts_of(output))
     for dataset in datasets:
-        check_dataset(dataset, dataset_root(base.dataset_root, dataset), base.split)
+        for split in filter(None, (base.split, base.koda_fit_split)):
+            check_dataset(dataset, dataset_root(base.dataset_root, dataset), split)
     Store(base.koda_store)
+
+
+def check_numbers(args: Namespace) -> None:
+    """Raises InputError for a batch size, number of workers or seed that cannot be."""
+    for option, least in (("batch_size", 1), ("num_workers", 0), ("seed", 0)):
+        if getattr(args, option) < least:
+            raise InputError(f"--{option} {getattr(args, option)}: at least {least}")
 
 
 def dataset_root(template: str, dataset: str) -> str:
@@ -129,7 +136,12 @@ def _same(spec: ModelSpec, other: ModelSpec) -> bool:
     return spec.name == other.name and (spec.pretrained == other.pretrained or spec.ignores_pretrained)
 
 
-def _models(base: Namespace, cli: ModuleType) -> list[ModelSpec]:
+def listed_models(base: Namespace, cli: ModuleType) -> list[ModelSpec]:
+    """All models that --pretrained_model, or else --model and --pretrained, ask for.
+
+    Raises:
+        InputError: one that is none, or is listed twice, or a list that cannot be read.
+    """
     listed = base.pretrained_model if isinstance(base.pretrained_model, list) else [base.pretrained_model]
     models: list[ModelSpec] = []
     if not any(listed):

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from koda_audit.host.extension import PYTHON_MODELS, extend
+from koda_audit.host.extension import ALIGNED_MODELS, PYTHON_MODELS, extend
 from koda_audit.host.options import default_store, extend_parser
 from koda_audit.registry import tasks
 
@@ -125,7 +125,7 @@ def _extension(cli: ModuleType) -> Iterator[Finding]:
     except Exception as error:  # an unknown clip_benchmark can fail anywhere
         yield Finding("extension", f"{type(error).__name__}: {error}", "install a clip-benchmark >=1.6.2,<1.7")
         return
-    yield Finding("extension", f"clip_benchmark eval takes {PYTHON_MODELS} models and our options")
+    yield Finding("extension", f"clip_benchmark eval takes {PYTHON_MODELS} and {ALIGNED_MODELS} models and our options")
     for name, _ in tasks().usable():
         yield Finding("task", f"{name} ({', '.join(tasks().packages(name))})")
     for problem in problems:

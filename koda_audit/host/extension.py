@@ -1,4 +1,4 @@
-"""Extends the module ``clip_benchmark.cli`` in memory: more tasks, one more kind of model, readable errors.
+"""Extends the module ``clip_benchmark.cli`` in memory: more tasks, two more kinds of models, readable errors.
 
 The host's own tasks, options and errors stay what they are.
 """
@@ -20,7 +20,7 @@ from koda_audit.errors import InputError, KodaAuditError, PluginError, one_line_
 from koda_audit.host.options import OURS, extend_parser
 from koda_audit.registry import tasks
 
-PYTHON_MODELS = "koda_python"
+PYTHON_MODELS, ALIGNED_MODELS = "koda_python", "koda_aligned"
 
 Function = Callable[..., Any]
 
@@ -42,7 +42,7 @@ def extend(cli: ModuleType) -> None:
         raise PluginError(
             f"clip_benchmark.cli has no {', '.join(missing)}: install a clip-benchmark that koda-audit asks for"
         )
-    _add_python_models(cli.MODEL_TYPES)
+    _add_model_types(cli.MODEL_TYPES)
     for name, wrapper in wrappers.items():
         host = getattr(cli, name)
         # the mark sits on the function: a reloaded module keeps its other attributes, but has new functions
@@ -80,6 +80,12 @@ def _main_eval(cli: ModuleType, host: Function) -> Function:
     def main_eval(base: Namespace) -> Any:
         if getattr(base, "model_type", None) == PYTHON_MODELS and not getattr(base, "koda_allow_code", False):
             raise InputError(f"--model_type {PYTHON_MODELS} runs code of yours: add --koda_allow_code if you trust it")
+        if getattr(base, "model_type", None) == ALIGNED_MODELS:
+            from koda_audit.host.aligned_model import check_aligned
+            from koda_audit.host.arguments import listed_models
+
+            for spec in listed_models(base, cli):
+                check_aligned(spec, base.koda_allow_code)
         if base.task in getattr(base, OURS, ()):
             from koda_audit.host.arguments import check_all
 
@@ -120,18 +126,25 @@ def _main(cli: ModuleType, host: Function) -> Function:
     return main
 
 
-def _add_python_models(model_types: list[str]) -> None:
+def _add_model_types(model_types: list[str]) -> None:
     from clip_benchmark.models import TYPE2FUNC
 
-    TYPE2FUNC[PYTHON_MODELS] = _load_python
-    if PYTHON_MODELS not in model_types:
-        model_types.append(PYTHON_MODELS)  # the very list that load_clip asks
+    for name, loader in ((PYTHON_MODELS, _load_python), (ALIGNED_MODELS, _load_aligned)):
+        TYPE2FUNC[name] = loader
+        if name not in model_types:
+            model_types.append(name)  # the very list that load_clip asks
 
 
 def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
     from koda_audit.user_code import load_python
 
     return load_python(model_name, pretrained, cache_dir, device)
+
+
+def _load_aligned(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
+    from koda_audit.host.aligned_model import load_aligned
+
+    return load_aligned(model_name, pretrained, cache_dir, device)
 
 
 def _say(sentence: str) -> None:

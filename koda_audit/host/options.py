@@ -12,6 +12,10 @@ from koda_audit.registry import Registry
 
 SHARED = "koda_audit"
 OURS = "koda_tasks"  # on the parsed arguments: the tasks that koda_audit's runner serves
+ALIGNED = (
+    "options shared by the tasks koda_aligned_…; --model_type koda_aligned --model FOLDER --pretrained "
+    "MODEL,PRETRAINED|local-dir:FOLDER loads a saved alignment behind its model, for any task"
+)
 
 
 def default_store() -> Path:
@@ -36,6 +40,7 @@ def extend_parser(parser: argparse.ArgumentParser, registry: Registry[Task]) -> 
         raise PluginError("clip_benchmark eval has no --task with choices")
     host = [str(name) for name in choice.choices]
     _shared_options(runner.add_argument_group(SHARED, "options shared by the tasks that koda_audit runs"))
+    _alignment_options(runner.add_argument_group("alignment", ALIGNED))
     added: list[str] = []
     problems: dict[str, str] = dict(registry.problems())
     for name, task in registry.usable():
@@ -101,6 +106,30 @@ def _shared_options(group: argparse._ArgumentGroup) -> None:
         "--koda_allow_code",
         action="store_true",
         help="allow --model_type koda_python, which runs the Python function that --model py:module:function names",
+    )
+
+
+def _alignment_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--koda_alignment",
+        metavar="NAME[:PARAMETER=VALUE,...]|FOLDER",
+        help="a method of `koda-audit list alignments`, such as mg_shift:lam=0.25, or what `koda-audit align` saved",
+    )
+    group.add_argument(
+        "--koda_fit_split",
+        metavar="SPLIT",
+        help="fit on this split of the dataset, such as train, and evaluate --split",
+    )
+    group.add_argument(
+        "--koda_fit_share",
+        metavar="SHARE",
+        type=float,
+        help="fit on this share of the samples, such as 0.5, drawn with --seed, and evaluate the others",
+    )
+    group.add_argument(
+        "--koda_transductive",
+        action="store_true",
+        help="allow samples of the fit to be evaluated; without --koda_fit_split it is fitted on the evaluated ones",
     )
 
 

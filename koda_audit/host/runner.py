@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 
 from koda_audit._files import write_json
+from koda_audit.alignment.fit import calibration_split
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
+from koda_audit.errors import InputError
 from koda_audit.host.arguments import artefacts_of, dataset_root, output_path
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import LoadedModel, ModelSpec, load_model
@@ -42,32 +45,30 @@ def run(args: Namespace) -> int:
     if args.skip_existing and output.exists():
         _say(args, f"Skip {output}, exists already.")
         return 0
-    dataset = _dataset(
-        args.dataset,
-        dataset_root(args.dataset_root, args.dataset),
-        args.split,
-        args.language,
-        args.annotation_file,
-        args.custom_classname_file,
-        args.custom_template_file,
-        args.wds_cache_dir,
-        args.koda_store,
-    )
+    dataset = load(args, args.split)
+    kind = getattr(task, "kind", dataset.kind)
+    if kind != dataset.kind:
+        raise InputError(f"{task.name} needs a dataset with {kind}, and {args.dataset} has {dataset.kind}")
     task.check(args, len(dataset.samples))
     classes = f" in {len(dataset.class_names)} classes" if dataset.class_names else ""
     _say(args, f"{args.dataset}: {len(dataset.samples)} samples{classes}")
-    target = _embed(args, spec, dataset)
-    reference = None if args.koda_model is None else _embed(args, args.koda_model, dataset).aligned_to(target.ids)
+    target = embedded(args, spec, dataset)
+    ids, fit = target.ids, None
+    if args.koda_fit_split:
+        fit = embedded(args, spec, load(args, args.koda_fit_split))
+    elif args.koda_fit_share is not None:
+        fit, target = calibration_split(target, args.koda_fit_share, args.seed)
+    reference = None if args.koda_model is None else embedded(args, args.koda_model, dataset).aligned_to(target.ids)
     if reference is not None and reference.meta["model"] == target.meta["model"]:
         reference.meta["model"] += " (reference)"
     _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
     again = None
     if reference is not None and args.koda_floor == "batch":
-        other = (_embed(args, model, dataset, "other batches") for model in (spec, args.koda_model))
+        other = (embedded(args, model, dataset, "other batches") for model in (spec, args.koda_model))
         first, second = (embeddings.aligned_to(target.ids) for embeddings in other)
         again = (first, second)
-    outcome = task.run(Inputs(target, reference, args, _device(args), again))
-    report = _write(args, spec, dataset, target, reference, outcome, output)
+    outcome = task.run(Inputs(target, reference, args, _device(args), again, fit))
+    report = _write(args, spec, dataset, ids, target, reference, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
     if args.verbose and tables:
         print(terminal_table(tables[0]))
@@ -79,6 +80,7 @@ def _write(
     args: Namespace,
     spec: ModelSpec,
     dataset: Dataset,
+    ids: Sequence[str],
     target: Embeddings,
     reference: Embeddings | None,
     outcome: Outcome,
@@ -95,6 +97,7 @@ def _write(
         "language": args.language,
         "split": args.split,
         "reference": None if args.koda_model is None else f"{args.koda_model.name},{args.koda_model.pretrained}",
+        "alignment": outcome.settings.get("alignment"),
         "protocol": protocol,
         "provenance": provenance,
     }
@@ -110,7 +113,7 @@ def _write(
         [*outcome.sections, metric_table(outcome.metrics), how_measured(compared, outcome.settings)],
         outcome.files,
         results,
-        lambda wanted: dataset.images(wanted, target.ids),
+        lambda wanted: dataset.images(wanted, ids),
     )
     # the host's form: flat metrics, and extra keys that `clip_benchmark build` passes through as columns
     weights = [embeddings.meta["ingredients"]["model"]["weights"] for embeddings in compared]
@@ -119,9 +122,27 @@ def _write(
     return report
 
 
-def _embed(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | None = None) -> Embeddings:
+def load(args: Namespace, split: str) -> Dataset:
+    """A split of the dataset that the options name."""
+    return _dataset(
+        args.dataset,
+        dataset_root(args.dataset_root, args.dataset),
+        split,
+        args.language,
+        args.annotation_file,
+        args.custom_classname_file,
+        args.custom_template_file,
+        args.wds_cache_dir,
+        args.koda_store,
+    )
+
+
+def embedded(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | None = None) -> Embeddings:
+    """The embeddings of a dataset, from the store or computed now."""
     how = "" if variant is None else f" in {variant}, for the floor"
-    _say(args, f"embedding with {spec.label}{how} (whatever is in the store already is taken from there)")
+    _say(
+        args, f"embedding {dataset.split} with {spec.label}{how} (whatever is in the store already is taken from there)"
+    )
     model = _model(spec, _device(args), args.model_cache_dir, args.language)
     return embed(
         model,
@@ -149,7 +170,7 @@ def _model(spec: ModelSpec, device: str, cache_dir: str | None, language: str) -
     return load_model(spec, device, cache_dir, language)
 
 
-@lru_cache(maxsize=1)  # the host's loop comes back with the same dataset for every model
+@lru_cache(maxsize=2)  # the host's loop comes back with the same dataset, and its split to fit on, for every model
 def _dataset(
     name: str,
     root: str,

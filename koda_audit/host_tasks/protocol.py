@@ -16,7 +16,8 @@ class Inputs:
 
     ``reference`` is None for a task that does not compare; where it is given, its rows follow the ids of ``target``.
     ``device`` is where to compute; None leaves it to the task. ``again`` are both models embedded once more in other
-    batches, where that was asked for: what they show against themselves is no difference.
+    batches, where that was asked for: what they show against themselves is no difference. ``fit`` are other samples, to
+    fit an alignment on, where --koda_fit_split or --koda_fit_share asked for some.
     """
 
     target: Embeddings
@@ -24,10 +25,15 @@ class Inputs:
     options: argparse.Namespace
     device: str | None = None
     again: tuple[Embeddings, Embeddings] | None = None
+    fit: Embeddings | None = None
 
 
 class Task(Protocol):
-    """A task of ``clip_benchmark eval``: embeddings in, flat metrics and a document out."""
+    """A task of ``clip_benchmark eval``: embeddings in, flat metrics and a document out.
+
+    Two more attributes may be there. ``aligns``: it takes the options --koda_alignment and --koda_fit_…; else they are
+    refused. ``kind``: it needs a dataset with "classes" or with "captions".
+    """
 
     name: str  # what follows --task
     help: str  # one line for `list tasks` and for the option group
