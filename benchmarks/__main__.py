@@ -18,6 +18,7 @@ TABLES = {
     "random": ("random_features", "random features against the exact kernel: cost and error"),
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
     "findings": ("findings", "what is called a finding, on null and on planted data"),
+    "gap": ("gap", "the modality gap: seconds and memory of moments and of pairs"),
     "baselines": ("baselines", "other methods on the same kernels"),
 }
 

@@ -1,0 +1,114 @@
+"""The two sets of rows that a gap lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from koda_audit._arrays import matrix
+from koda_audit.errors import InputError
+
+BLOCK = 4096  # rows of which a copy is made at a time
+
+
+@dataclass(frozen=True)
+class Sides:
+    """``image`` (n, d) and ``text`` (m, e), float64; where ``paired``, n = m and row i belongs to row i."""
+
+    image: Tensor
+    text: Tensor
+    paired: bool
+
+    @property
+    def comparable(self) -> bool:
+        """Whether rows of the two have the same width, so that distances between them exist."""
+        return self.image.shape[1] == self.text.shape[1]
+
+    @property
+    def divisible(self) -> bool:
+        """Whether each side has two halves of 2 rows."""
+        return min(len(self.image), len(self.text)) >= 4
+
+    def chosen(self, image_rows: NDArray[np.int64], text_rows: NDArray[np.int64]) -> Sides:
+        """Some rows of each."""
+        image, text = (
+            values[torch.from_numpy(rows).to(values.device)]
+            for values, rows in ((self.image, image_rows), (self.text, text_rows))
+        )
+        return replace(self, image=image, text=text)
+
+    def drawn(self, most: int, seed: int) -> Sides:
+        """At most ``most`` rows of each, drawn with ``seed``; of pairs the same."""
+        n, m = len(self.image), len(self.text)
+        if max(n, m) <= most:
+            return self
+        image, text = (
+            np.random.default_rng([seed, rows]).choice(rows, min(rows, most), replace=False) for rows in (n, m)
+        )
+        return self.chosen(image, text)
+
+    def halved(self, name: str, seed: int) -> Sides:
+        """Two random halves of the side ``name`` as image and text, paired as they fall."""
+        values: Tensor = getattr(self, name)
+        half = len(values) // 2
+        order = torch.from_numpy(np.random.default_rng([seed, len(values)]).permutation(len(values))).to(values.device)
+        return Sides(values[order[:half]], values[order[half : 2 * half]], paired=True)
+
+    def directions(self) -> Sides:
+        """With rows of length 1."""
+        return replace(self, image=_directions(self.image, "image"), text=_directions(self.text, "text"))
+
+
+def sides(image: Any, text: Any, normalize: bool = True, paired: bool | None = None) -> Sides:
+    """The two checked; rows divided by their length in float64 if ``normalize``.
+
+    Args:
+        image: (n, d).
+        text: (m, e), on the same device.
+        normalize: public half-precision features have lengths from .9995 to 1.0006, which would move a gap in its
+            fourth digit; so they too should be normalised.
+        paired: None: where n = m.
+
+    Raises:
+        InputError: not two finite real matrices of at least 2 rows; rows that are zero; pairs asked for where n != m.
+
+    >>> sides([[3.0, 4.0], [1.0, 0.0]], [[0.0, 2.0], [0.0, 5.0], [1.0, 0.0]]).image.tolist()
+    [[0.6, 0.8], [1.0, 0.0]]
+    """
+    found = Sides(matrix(image, "image"), matrix(text, "text"), paired=False)
+    n, m = len(found.image), len(found.text)
+    if min(n, m) < 2:
+        raise InputError(f"{n} image rows and {m} text rows: a gap needs at least 2 of each")
+    if paired and n != m:
+        raise InputError(f"{n} image rows and {m} text rows are no pairs: give one text an image, or paired=False")
+    if normalize:
+        found = found.directions()
+    else:
+        _lengths(found.image, "image")
+        _lengths(found.text, "text")
+    return replace(found, paired=n == m if paired is None else paired)
+
+
+def blocks(values: Tensor) -> Iterator[slice]:
+    """Slices that cover the rows of ``values``, 4,096 at most each."""
+    for start in range(0, len(values), BLOCK):
+        yield slice(start, min(start + BLOCK, len(values)))
+
+
+def _directions(values: Tensor, name: str) -> Tensor:
+    return values / _lengths(values, name)[:, None]
+
+
+def _lengths(values: Tensor, name: str) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(values, dim=1)
+    wrong = (lengths == 0) | ~torch.isfinite(lengths)
+    if wrong.any():
+        row = int(wrong.nonzero()[0, 0])
+        raise InputError(f"{name} row {row} has length {lengths[row].item():g}, so no direction: leave it out")
+    return lengths

@@ -1,0 +1,122 @@
+"""What is no gap is refused in one sentence, or has a value that is defined."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from koda_audit._gap.metrics import modality_gap
+from koda_audit._gap.table import METRICS
+from koda_audit.errors import InputError
+
+RANDOM = np.random.default_rng(0)
+X, Y = RANDOM.normal(size=(2, 30, 4))
+
+
+def changed(row, value):
+    values = X.astype(np.asarray(value).dtype)
+    values[row] = value
+    return values
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(
+    ("image", "text", "message"),
+    [
+        (X[:1], Y, "1 image rows and 30 text rows: a gap needs at least 2 of each"),
+        (X, Y[:1], "30 image rows and 1 text rows: a gap needs at least 2 of each"),
+        (X[:0], Y, r"image has shape \(0, 4\): expected \(rows, columns\), neither of them 0"),
+        (X[0], Y, r"image has shape \(4,\)"),
+        (changed(7, 0.0), Y, "image row 7 has length 0, so no direction: leave it out"),
+        (X, changed(3, 0.0), "text row 3 has length 0"),
+        (changed(2, 1e200), Y, "image row 2 has length inf, so no direction"),
+        (changed(7, np.nan), Y, r"image is not finite: entry \(7, 0\) is nan"),
+        (X, changed(5, np.inf), r"text is not finite: entry \(5, 0\) is inf"),
+        (X.astype(complex), Y, "image has dtype complex128: expected real numbers"),
+        (X, Y.astype(object), "text has dtype object: expected real numbers"),
+        (X > 0, Y, "image has dtype bool"),
+        (torch.eye(4).to_sparse(), Y, "image is a sparse tensor"),
+    ],
+)
+def test_bad_rows_are_refused(image, text, message, normalize):
+    with pytest.raises(InputError, match=message):
+        modality_gap(image, text, normalize=normalize)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"paired": True, "text": Y[:20]}, "30 image rows and 20 text rows are no pairs: give one text an image"),
+        ({"groups": 1}, "groups is 1 and pairwise_rows 20000: expected at least 2 and 4"),
+        ({"pairwise_rows": 3}, "groups is 20 and pairwise_rows 3"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        modality_gap(**{"image": X, "text": Y, **options})
+
+
+@pytest.mark.parametrize("options", [{"text": Y[:20]}, {"text": Y, "paired": False}])
+def test_without_pairs_what_needs_them_is_nan(options):
+    gap = modality_gap(X, **options, interval=True, variants=True)
+    for key, metric in METRICS.items():
+        assert math.isnan(gap[key].value) == (
+            metric.pairs or key.startswith(("mix_bias_i", "mix_bias_t")) or key in ("itr", "tir")
+        ), key
+    assert not math.isnan(gap["centroid_gap"].low)
+    assert math.isnan(gap["rmg_sum"].value)
+    assert all(math.isnan(part) for part in gap["raw_gap_rms"])
+    everything = modality_gap(X, Y, paired=False)["uniformity_cross"]
+    assert everything != modality_gap(X, Y)["uniformity_cross"]
+
+
+def test_of_unequal_widths_each_side_has_its_own_numbers():
+    gap = modality_gap(X, Y[:, :3], interval=True, variants=True)
+    for key, metric in METRICS.items():
+        assert math.isnan(gap[key].value) == metric.equal_widths, key
+        assert math.isnan(gap[key].low) == metric.equal_widths, key
+    assert gap["effective_dim_text"].value == pytest.approx(modality_gap(Y[:, :3], X[:, :3])["effective_dim_image"])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+@pytest.mark.parametrize("interval", [False, True])
+def test_few_rows_have_values(n, interval):
+    gap = modality_gap(X[:n], Y[:n], interval=interval, variants=True)
+    value = gap["centroid_gap"].value if interval else gap["centroid_gap"]
+    assert value == pytest.approx(modality_gap(X[:n], Y[:n])["centroid_gap"])
+    if interval:
+        assert math.isnan(gap["frechet_cov"].low) == (n < 4)
+        assert math.isnan(gap["centroid_gap"].null) == (n < 4)
+
+
+def test_rows_that_are_all_equal_have_defined_values():
+    gap = modality_gap(np.tile(X[0], (600, 1)), np.tile(Y[0], (600, 1)), interval=True, variants=True)
+    distance = np.linalg.norm(X[0] / np.linalg.norm(X[0]) - Y[0] / np.linalg.norm(Y[0]))
+    for key in ("centroid_gap", "raw_gap_mean", "raw_gap_rms"):
+        assert gap[key][:3] == pytest.approx((distance,) * 3), key
+    for key in ("dist_gap_paired", "frechet_cov", "energy_centred", "uniformity_image"):
+        assert gap[key].value == pytest.approx(0, abs=1e-7), key
+    assert gap["rmg"].value == pytest.approx(1)
+    assert gap["linear_sep"].value == gap["mix_bias_image"].value == 1
+
+
+def test_constant_columns_and_equal_sides_of_equal_rows():
+    constant = np.hstack([X, np.ones((30, 2))]), np.hstack([Y, np.ones((30, 2))])
+    gap = modality_gap(*constant, normalize=False)
+    assert gap["frechet_cov"] == pytest.approx(modality_gap(X, Y, normalize=False)["frechet_cov"])
+    assert gap["effective_dim_image"] == pytest.approx(modality_gap(X, Y, normalize=False)["effective_dim_image"])
+    same = modality_gap(np.ones((30, 4)), np.ones((30, 4)), interval=True, variants=True)
+    for key in ("dist_gap_rel", "rmg", "gap_top2_share", "gap_dir_var_image", "mmd2_u_centred", "effective_dim_text"):
+        assert math.isnan(same[key].value), key
+    assert same["linear_sep"].value == 0.5
+    assert same["centroid_gap"] == (0, 0, 0, 0)
+
+
+def test_input_is_not_changed():
+    tensor, array = torch.tensor(X), Y.copy()
+    modality_gap(tensor, array, interval=True, variants=True)
+    assert torch.equal(tensor, torch.tensor(X))
+    assert (array == Y).all()
