@@ -31,11 +31,13 @@ def write_report(
     files: Mapping[str, pd.DataFrame],
     results: Sequence[results_table.Result],
     images: Callable[[Sequence[str]], Mapping[str, Image.Image]],
+    beside: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """Write a report to ``folder``, replacing an earlier one; returns the path of report.md.
 
     Args:
         images: gives the pictures of some sample ids.
+        beside: writes what else belongs to the report into the folder it is given.
 
     Raises:
         InputError: the folder holds something that no report wrote; two figures of the same name.
@@ -62,6 +64,7 @@ def write_report(
             write_csv(work.joinpath(*(slug(part) for part in parts)), table)
         write_csv(work / "results.csv", results_table.frame(results))
         write_json(work / "results.json", results_table.records(results))
+        beside(work)
         write_text(work / "report.md", to_markdown(title, sections, pictures))
         write_json(
             work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())

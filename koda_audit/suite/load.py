@@ -82,14 +82,13 @@ def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:
 
 
 def _remove(value: Any, place: Place) -> None:
-    if len(place) < 2 or (len(place) == 2 and place[0] in ("models", "datasets", "alignments")):
+    index = next((depth for depth, part in enumerate(place) if isinstance(part, int)), len(place))
+    place = place[:index]  # of a list all of it: what follows in it would have another number, and so another line
+    if len(place) < 2 and place != ("gates",) or (len(place) == 2 and place[0] in ("models", "datasets", "alignments")):
         raise LookupError  # others may speak of it
     for part in place[:-1]:
         value = value[part]
-    if isinstance(value, list):
-        value[int(place[-1])] = None  # what follows keeps its number, and so its line
-    else:
-        del value[place[-1]]
+    value.pop(place[-1], None)
 
 
 def _described(error: Any, value: Any) -> tuple[Place, str]:

@@ -1,0 +1,73 @@
+"""The commands ``init``, ``validate`` and ``run``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from koda_audit._files import write_text
+from koda_audit.document import printable
+from koda_audit.errors import InputError
+from koda_audit.suite.load import SuiteError, load_suite
+from koda_audit.suite.run import planned, run_suite
+
+STARTER = Path(__file__).with_name("starter.yaml")
+
+
+def init(file: Path) -> int:
+    """Write the starter suite.
+
+    Raises:
+        InputError: the file exists.
+    """
+    if file.exists() or file.is_symlink():
+        raise InputError(f"{file} exists: name another file, or remove it")
+    write_text(file, STARTER.read_text("utf-8"))
+    print(f"{file} is written: set models and datasets in it, then `koda-audit validate {file}`")
+    return 0
+
+
+def validate(args: Namespace) -> int:
+    """Print the plan with its cost, or raise all faults at once.
+
+    Raises:
+        SuiteError: one line a fault.
+    """
+    loaded = load_suite(args.suite, args.allow_code)
+    if args.static:
+        if loaded.missing:
+            raise SuiteError("\n".join(fault.sentence for fault in loaded.missing))
+        print(f"{args.suite}: no fault found without loading anything")
+        return 0
+    from koda_audit.suite.cost import described, host_faults
+
+    plan = planned(loaded, args.store)
+    faults = [fault.sentence for fault in loaded.missing] + host_faults(plan)
+    if faults:
+        raise SuiteError("\n".join(faults))
+    print(described(plan, args.quiet))
+    return 0
+
+
+def run(args: Namespace) -> int:
+    """Run a suite; the exit code is the audit's."""
+    if args.dry_run:
+        from koda_audit.suite.cost import described
+
+        print(described(planned(load_suite(args.suite, args.allow_code), args.store), args.quiet))
+        return 0
+
+    def say(line: str) -> None:
+        if line.startswith(("error", "warning")):
+            print(f"koda-audit: {printable(line)}", file=sys.stderr)
+        elif not args.quiet:
+            print(printable(line), flush=True)
+
+    audit = run_suite(
+        args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say
+    )
+    if audit.failures:
+        print(f"koda-audit: {len(audit.failures)} steps failed; the report lists them", file=sys.stderr)
+    print(f"Report: {audit.folder / 'report.md'}")
+    return audit.exit_code
