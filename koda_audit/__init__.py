@@ -16,6 +16,7 @@ _PUBLIC = {
     "fit_alignment": "koda_audit.alignment.fit",
     "gap_robustness": "koda_audit._gap.robustness",
     "load_alignment": "koda_audit.alignment.operator",
+    "run_suite": "koda_audit.suite.run",
     "similarity": "koda_audit._similarity.measure",
     "solve_contrast": "koda_audit._contrast.solve",
 }
@@ -25,6 +26,7 @@ __all__ = [
     "fit_alignment",
     "gap_robustness",
     "load_alignment",
+    "run_suite",
     "similarity",
     "solve_contrast",
 ]
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from koda_audit.alignment.operator import load_alignment
     from koda_audit.discrepancy.find import find_discrepancies
     from koda_audit.embeddings.container import Embeddings
+    from koda_audit.suite.run import run_suite
 
 
 def __getattr__(name: str) -> Any:

@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KodaAuditError as error:
         if os.environ.get("KODA_AUDIT_DEBUG") == "1":
             traceback.print_exc()
-        print(f"koda-audit: error: {printable(str(error))}", file=sys.stderr)
+        lines = [printable(line) for line in str(error).splitlines()]  # of a suite, one a fault
+        print("koda-audit: error: " + "\n".join(lines), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("koda-audit: interrupted; what is embedded stays in the store", file=sys.stderr)
@@ -129,15 +130,15 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _init_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "file", type=Path, nargs="?", default=Path("suite.yaml"), help="the file to write; default: %(default)s"
-    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("file", type=Path, nargs="?", help="the file to write; default: suite.yaml")
+    what.add_argument("--demo", metavar="FOLDER", type=Path, help="write the demo's suite, with its models and data")
 
 
 def _init(args: argparse.Namespace) -> int:
     from koda_audit.suite.command import init
 
-    return init(args.file)
+    return init(args.file, args.demo)
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:

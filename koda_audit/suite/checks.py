@@ -33,8 +33,7 @@ def faults_of(suite: Suite, base: Path, allow_code: bool) -> list[Fault]:
     """All of them."""
     data: dict[str, list[DataName]] = {}
     found = [*_models(suite, base, allow_code), *_data(suite, base, data)]
-    found += [*_measures(suite, data), *_alignments(suite, data), *_benchmark(suite, data), *_gates(suite, data)]
-    return found
+    return [*found, *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data), *_gates(suite, data)]
 
 
 def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
@@ -79,7 +78,7 @@ def _data(suite: Suite, base: Path, found: dict[str, list[DataName]]) -> Iterato
                 yield Fault(("datasets", key), f"datasets.{key}: there is no folder {one.base}", absent=True)
 
 
-def _measures(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+def _measures(suite: Suite) -> Iterator[Fault]:
     for name, part in (("discrepancy", suite.discrepancy), ("similarity", suite.similarity)):
         if part is None:
             continue
@@ -151,7 +150,12 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
         return
     yield from _known(("benchmark", "on"), part.on, suite.datasets, "dataset")
     yield from _known(("benchmark", "alignments"), part.alignments, ["none", *suite.alignments], "alignment")
-    kinds = {one.kind for key, some in data.items() if part.on == "all" or key in part.on for one in some}
+    kinds = {
+        kind
+        for key in suite.datasets
+        if part.on == "all" or key in part.on
+        for kind in ([one.kind for one in data[key]] if key in data else [None])  # else it has a fault of its own
+    }
     for number, task in enumerate(part.tasks):
         needed = NEEDS.get(task)
         if needed is not None and kinds and not kinds & {needed, None}:
@@ -161,7 +165,7 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
 
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    keys = [one.key for some in data.values() for one in some]
+    keys = [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
         yield from _known((*place, "model"), [gate.model], suite.models, "model")

@@ -47,9 +47,10 @@ OPERATORS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model of the suite with its paths resolved; ``name``, ``pretrained`` and ``model_type`` as the host has them."""
+    """A model of the suite: ``name``, ``pretrained`` and ``model_type`` as the host has them, with paths resolved."""
 
     key: str
+    written: str  # as in the suite, which names no folder of this machine
     name: str
     pretrained: str
     model_type: str
@@ -57,10 +58,6 @@ class ModelName:
     @property
     def folder(self) -> Path | None:
         return Path(self.name.removeprefix(LOCAL)) if self.name.startswith(LOCAL) else None
-
-    @property
-    def spec(self) -> str:
-        return f"{self.name},{self.pretrained}" if self.pretrained else self.name
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,8 @@ def model_name(key: str, model: Model, base: Path) -> ModelName:
     if "${" in pretrained or (pretrained and not name.startswith(HUB)):
         path = expanded(pretrained, base)
         pretrained = path if "${" in pretrained or Path(path).is_file() else pretrained  # else a tag
-    return ModelName(key, name, pretrained, model.model_type)
+    written = f"{model.model},{model.pretrained}" if model.pretrained else model.model
+    return ModelName(key, written, name, pretrained, model.model_type)
 
 
 def data_names(key: str, data: Data, base: Path, language: str) -> Iterator[DataName]:
@@ -142,10 +140,11 @@ def data_names(key: str, data: Data, base: Path, language: str) -> Iterator[Data
     """
     members = collections().get(data.dataset)
     files = [path and expanded(path, base) for path in (data.annotation_file, data.classname_file, data.template_file)]
+    template = with_variables(data.root)
     for member in members or [data.dataset]:
         short = member.removeprefix(WEBDATASET)
         try:
-            root = with_variables(data.root).format(dataset=short, dataset_cleaned=short.replace("/", "-"))
+            root = template.format(dataset=short, dataset_cleaned=short.replace("/", "-"))
         except (LookupError, ValueError, AttributeError) as error:
             raise InputError(f"root '{data.root}': only {{dataset}} and {{dataset_cleaned}} are known") from error
         root = expanded(root, base)

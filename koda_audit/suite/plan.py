@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
 
-from koda_audit._files import digest
+from koda_audit._files import digest, slug
+from koda_audit.errors import InputError
 from koda_audit.suite.cells import Cells
 from koda_audit.suite.checks import NEEDS
 from koda_audit.suite.load import Loaded
@@ -51,6 +52,12 @@ class Cell:
         again = " in other batches" if self.again else ""
         return f"{what}{against} on {self.dataset}:{self.split}{aligned}{again}"
 
+    @property
+    def file(self) -> str:
+        """The same as the start of file names."""
+        name = slug(self.name)
+        return name if len(name.encode()) < 100 else f"{name[:60]}-{digest(self.name)[:8]}"
+
 
 class Plan:
     """The cells of a suite in an order in which they can be done.
@@ -78,6 +85,11 @@ class Plan:
 
         for cell in self._wanted():
             add(cell)
+        files: dict[str, Cell] = {}
+        for cell in found:
+            if files.setdefault(cell.file.casefold(), cell) != cell:
+                twin = files[cell.file.casefold()].name
+                raise InputError(f"'{cell.name}' and '{twin}' would write the same files: give one of them another name")
         # embeddings first, each model's together: it is loaded once, and what fails there fails before hours of work
         models = list(self.models)
         return sorted(found, key=lambda cell: models.index(cell.model) if cell.step == "embed" else len(models))

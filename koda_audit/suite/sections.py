@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from koda_audit._files import slug
 from koda_audit.document import Picture, Section, escape
 from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.plan import Cell, Plan
@@ -169,7 +168,7 @@ def _models(plan: Plan, finished: Cells) -> Section:
         rows[f"dataset {cell.dataset}:{cell.split}", "source"] = f"{data.name}, {known['n']} samples, {known['kind']}"
         rows[f"dataset {cell.dataset}:{cell.split}", "fingerprint"] = known["fingerprint"][:16]
         model = f"model {cell.model}"
-        rows[model, "source"] = plan.models[cell.model].spec
+        rows[model, "source"] = plan.models[cell.model].written
         rows[model, "weights"] = known["weights"][:16]
         rows[model, "preprocessing"] = known["preprocess"]
         rows[model, "device, precision"] = f"{known['device']}, {known['dtype']}"
@@ -179,7 +178,7 @@ def _models(plan: Plan, finished: Cells) -> Section:
 
 
 def _tables(cell: Cell, done: Finished) -> Iterator[tuple[str, pd.DataFrame]]:
-    prefix = slug(cell.name)
+    prefix = cell.file
     for name, table in done.tables.items():
         path = PurePosixPath(name)
         folder = path.parent if path.parent.name else PurePosixPath("tables")
@@ -187,7 +186,7 @@ def _tables(cell: Cell, done: Finished) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _section(cell: Cell, done: Finished, section: Mapping[str, Any]) -> Section:
-    prefix = slug(cell.name)
+    prefix = cell.file
     pictures = tuple(
         Picture(f"{prefix}-{name}", title, done.pictures[name]) for name, title in section["pictures"].items()
     )

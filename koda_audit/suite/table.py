@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koda_audit._files import slug, write_json
+from koda_audit._files import write_json
 from koda_audit.report.write import write_report
 from koda_audit.results import Result, frame, signature
 from koda_audit.suite.cells import Finished
@@ -17,8 +17,6 @@ from koda_audit.suite.sections import sections_of
 from koda_audit.suite.sources import libraries
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from koda_audit.suite.run import Audit
 
 MEASURING = ("compare", "similarity", "gap", "evaluate")
@@ -35,7 +33,7 @@ def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping
     def beside(work: Path) -> None:
         write_json(work / "environment.json", environment)
         for cell, record in host_records(plan, finished, rows):
-            write_json(work / "json" / f"{slug(cell.name)}.json", record)
+            write_json(work / "json" / f"{cell.file}.json", record)
 
     write_report(folder, f"Audit: {plan.suite.suite}", sections, tables, rows, lambda wanted: {}, beside)
     return Audit(folder, frame(rows), {cell.name: error for cell, error in failures.items()}, 2 if failures else 0)
@@ -102,7 +100,7 @@ def _where(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {
         "suite": plan.suite.suite,
         "model": cell.model,
-        "pretrained": plan.models[cell.model].spec,
+        "pretrained": plan.models[cell.model].written,
         "reference": cell.reference,
         "dataset": cell.dataset,
         "split": cell.split,
@@ -132,7 +130,3 @@ def _embedded(cell: Cell) -> Iterator[Cell]:
             yield need
         yield from _embedded(need)
 
-
-def frames(done: Finished) -> dict[str, pd.DataFrame]:
-    """The tables of a cell."""
-    return dict(done.tables)
