@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a cell came to. ``sections`` have title, text, table and pictures (names in ``pictures``)."""
+    """What a cell came to. ``sections`` have title, text, table and pictures (names in ``pictures``).
+
+    ``save`` writes what else belongs to it into the folder of the cell, before that appears under its name.
+    """
 
     numbers: tuple[Number, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +53,7 @@ class Finished:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     outcomes: Mapping[str, Queries] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    save: Callable[[Path], object] = lambda folder: None
 
 
 class Cells:
@@ -68,17 +73,14 @@ class Cells:
         except (OSError, ValueError, TypeError):
             return None
 
-    def load(self, key: str) -> Finished:
-        """All of a finished cell.
-
-        Raises:
-            StoreError: a part of it is missing or damaged; remove its folder.
-        """
+    def load(self, key: str) -> Finished | None:
+        """All of a finished cell; None where there is none, or a part of it is damaged."""
         import pandas as pd
 
         record, path = self.read(key), self.path(key)
+        if record is None:
+            return None
         try:
-            assert record is not None
             with np.load(path / "outcomes.npz", allow_pickle=False) as arrays:
                 outcomes = {name: (arrays[f"{name}.values"], arrays[f"{name}.image"]) for name in record["outcomes"]}
             return Finished(
@@ -90,8 +92,8 @@ class Cells:
                 outcomes,
                 record["facts"],
             )
-        except (OSError, ValueError, TypeError, LookupError, AssertionError) as error:
-            raise StoreError(f"the finished cell {path} is damaged: remove it and run again") from error
+        except (OSError, ValueError, TypeError, LookupError, BadZipFile):
+            return None
 
     def write(self, key: str, cell: Finished) -> None:
         """Put a cell there, whole or not at all.
@@ -112,8 +114,10 @@ class Cells:
             for name, (values, image) in cell.outcomes.items():
                 arrays |= {f"{name}.values": values, f"{name}.image": image}
             np.savez(work / "outcomes.npz", **arrays)
-            for file in work.iterdir():
-                _flushed(file)
+            cell.save(work)
+            for file in work.rglob("*"):
+                if file.is_file():
+                    _flushed(file)
             write_json(
                 work / RECORD,
                 {
@@ -127,7 +131,7 @@ class Cells:
                 },
             )
             target = self.path(key)
-            if target.exists() and self.read(key) is None:
+            if target.exists() and self.load(key) is None:
                 shutil.rmtree(target)  # damaged
             if not target.exists():  # else another process put the same there
                 os.replace(work, target)

@@ -47,11 +47,15 @@ def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
             continue
         if named.name.startswith(PYTHON):
             if not allow_code:
-                yield Fault(place, f"models.{key}: '{model.model}' runs code of yours: add --allow-code if you trust it")
+                yield Fault(
+                    place, f"models.{key}: '{model.model}' runs code of yours: add --allow-code if you trust it"
+                )
             if named.name.count(":") < 2:
                 yield Fault(place, f"models.{key}: expected py:module:function, found '{model.model}'")
         elif "," in model.model and not model.model.startswith(LOCAL):
-            yield Fault(place, f"models.{key}: write the tag after the comma as pretrained: {model.model.split(',')[1]}")
+            yield Fault(
+                place, f"models.{key}: write the tag after the comma as pretrained: {model.model.split(',')[1]}"
+            )
         folder = named.folder
         if folder is not None and not (folder / "open_clip_config.json").is_file():
             what = "holds no open_clip_config.json" if folder.is_dir() else "does not exist"
@@ -159,7 +163,9 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
     for number, task in enumerate(part.tasks):
         needed = NEEDS.get(task)
         if needed is not None and kinds and not kinds & {needed, None}:
-            yield Fault(("benchmark", "tasks", number), f"{task} needs {needed}, and no dataset of the benchmark has them")
+            yield Fault(
+                ("benchmark", "tasks", number), f"{task} needs {needed}, and no dataset of the benchmark has them"
+            )
     if len(set(part.tasks)) < len(part.tasks):
         yield Fault(("benchmark", "tasks"), "benchmark.tasks: a task is listed twice")
 

@@ -76,9 +76,7 @@ def run(args: Namespace) -> int:
         elif not args.quiet:
             print(printable(line), flush=True)
 
-    audit = run_suite(
-        args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say
-    )
+    audit = run_suite(args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say)
     if audit.failures:
         print(f"koda-audit: {len(audit.failures)} steps failed; the report lists them", file=sys.stderr)
     print(f"Report: {audit.folder / 'report.md'}")

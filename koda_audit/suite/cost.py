@@ -53,7 +53,9 @@ def described(plan: Plan, quiet: bool = False) -> str:
         if kind == "extract" and state == "to do":
             bytes_left += cost or 0
             unknown += cost is None
-        shown = ("", "") if kind == "compute" else (UNKNOWN if n is None else n, UNKNOWN if cost is None else _size(cost))
+        shown = (
+            ("", "") if kind == "compute" else (UNKNOWN if n is None else n, UNKNOWN if cost is None else _size(cost))
+        )
         rows.append((printable(cell.name), *shown, state))
     table = tabulate(rows, headers=["step", "samples", "at least", "state"], tablefmt="simple", disable_numparse=True)
     more = f" and {unknown} of a size that is {UNKNOWN}" if unknown else ""

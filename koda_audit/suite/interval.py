@@ -26,7 +26,7 @@ def mean_interval(values: ArrayLike, image: ArrayLike, seed: int = 0) -> tuple[f
     """
     each = np.asarray(values, dtype=np.float64)
     _, owner = np.unique(np.asarray(image), return_inverse=True)
-    sums, sizes = np.bincount(owner, weights=each), np.bincount(owner)
+    sums, sizes = np.bincount(owner, weights=each).astype(np.float64), np.bincount(owner)
     means = np.concatenate(list(_resampled(sums, sizes, seed)))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -15,7 +15,7 @@ from koda_audit.document import printable
 from koda_audit.errors import InputError, unknown
 from koda_audit.suite.checks import Fault, faults_of
 from koda_audit.suite.schema import Suite
-from koda_audit.suite.text import Place, Written, read_yaml
+from koda_audit.suite.text import Place, read_yaml
 
 
 class SuiteError(InputError):
@@ -84,7 +84,9 @@ def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:
 def _remove(value: Any, place: Place) -> None:
     index = next((depth for depth, part in enumerate(place) if isinstance(part, int)), len(place))
     place = place[:index]  # of a list all of it: what follows in it would have another number, and so another line
-    if len(place) < 2 and place != ("gates",) or (len(place) == 2 and place[0] in ("models", "datasets", "alignments")):
+    if (len(place) < 2 and place != ("gates",)) or (
+        len(place) == 2 and place[0] in ("models", "datasets", "alignments")
+    ):
         raise LookupError  # others may speak of it
     for part in place[:-1]:
         value = value[part]
@@ -161,7 +163,11 @@ def _unknown_key(root: type[BaseModel], place: Place) -> str:
     for part in place[:-1]:
         kind, _ = _within(kind, part)
     known: Iterable[str] = next(
-        (choice.model_fields for choice in _choices(kind) if isinstance(choice, type) and hasattr(choice, "model_fields")),
+        (
+            choice.model_fields
+            for choice in _choices(kind)
+            if isinstance(choice, type) and hasattr(choice, "model_fields")
+        ),
         (),
     )
     return unknown("key", str(place[-1]), known)

@@ -89,7 +89,9 @@ class Plan:
         for cell in found:
             if files.setdefault(cell.file.casefold(), cell) != cell:
                 twin = files[cell.file.casefold()].name
-                raise InputError(f"'{cell.name}' and '{twin}' would write the same files: give one of them another name")
+                raise InputError(
+                    f"'{cell.name}' and '{twin}' would write the same files: give one of them another name"
+                )
         # embeddings first, each model's together: it is loaded once, and what fails there fails before hours of work
         models = list(self.models)
         return sorted(found, key=lambda cell: models.index(cell.model) if cell.step == "embed" else len(models))
@@ -242,13 +244,12 @@ class Plan:
             if names == "all" or one in names or one.rpartition("/")[0] in names:
                 yield one
 
-    def _pairs(self, pairs: str | list[list[str]]) -> Iterator[tuple[str, str]]:
+    def _pairs(self, pairs: Literal["all"] | list[list[str]]) -> Iterator[tuple[str, str]]:
         """(reference, model): the one listed first is the reference, as in clip_benchmark."""
         if pairs == "all":
             yield from combinations(self.models, 2)
         else:
-            for reference, model in pairs:
-                yield reference, model
+            yield from ((reference, model) for reference, model in pairs)
 
     def _alignments(self, names: str | list[str]) -> Iterator[str | None]:
         for name in ["none", *self.suite.alignments] if names == "all" else names:

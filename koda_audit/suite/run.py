@@ -94,20 +94,22 @@ def complete(
             failures[cell] = f"needs what failed ({lost.name}): {failures[lost]}"
             continue
         try:
-            if not plan.done(cell):
+            key = plan.key(cell)
+            done = None if key is None else plan.finished.load(key)
+            if done is None:
                 if workshop is None:
                     from koda_audit.suite.work import Workshop
 
                     workshop = Workshop(plan, store, quiet)
                 say(f"[{number}/{len(plan.cells)}] {cell.name}")
-                done = workshop.do(cell)
+                made = workshop.do(cell)
                 plan.forget(cell)  # the host may have downloaded files, which are a part of the key
                 key = plan.key(cell)
                 assert key is not None
-                plan.finished.write(key, done)
-            key = plan.key(cell)
-            assert key is not None
-            finished[cell] = plan.finished.load(key)  # also what was just written: a rerun says the same
+                plan.finished.write(key, made)
+                done = plan.finished.load(key)  # what a rerun will read, so that it says the same
+                assert done is not None
+            finished[cell] = done
         except Exception as error:  # whatever one cell raises must not stop the others; it is reported, and ends in 2
             if os.environ.get("KODA_AUDIT_DEBUG") == "1":
                 traceback.print_exc()

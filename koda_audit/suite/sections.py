@@ -77,7 +77,9 @@ def _benchmarks(finished: Cells) -> Iterator[Section]:
                         "alignment": cell.alignment or "none",
                         "value": number.value,
                         "95 % interval": _interval(number),
-                        "change": number.value - before if known and number.value is not None and before is not None else None,
+                        "change": number.value - before
+                        if known and number.value is not None and before is not None
+                        else None,
                         "chance": each.facts["chance"].get(number.metric),
                         "n": number.n,
                     }
@@ -146,14 +148,16 @@ def _gap(finished: Cells) -> Iterator[Section]:
     if tables:
         first = ["dataset", "model", "alignment", "total_var", "alpha"]
         shown = ["gap", "agreement", "agreement_gain", "clean_accuracy", "noisy_accuracy"]
-        text = "Share of images whose nearest text stays the same under noise on the texts, as the gap is closed (alpha)."
+        text = (
+            "Share of images whose nearest text stays the same under noise on the texts, as the gap is closed (alpha)."
+        )
         yield Section("Robustness to noise, as the gap is closed", text, pd.concat(tables)[first + shown])
 
 
 def _wanted(done: Finished, metrics: Iterable[str]) -> Iterator[dict[str, str]]:
     table = done.tables["gap"].set_index("metric")
     for metric in metrics:
-        value, null = (float("nan") if v is None else float(v) for v in table.loc[metric, ["value", "null"]])
+        value, null = (pd.to_numeric(table[column])[metric] for column in ("value", "null"))
         if value == value:
             yield {metric: f"{value:.4g}" + (f" ({null:.2g})" if null == null else "")}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from koda_audit._files import write_json
 from koda_audit.report.write import write_report
 from koda_audit.results import Result, frame, signature
-from koda_audit.suite.cells import Finished
+from koda_audit.suite.cells import Finished, Queries
 from koda_audit.suite.plan import TASKS, Cell, Plan
 from koda_audit.suite.sections import sections_of
 from koda_audit.suite.sources import libraries
@@ -62,6 +62,23 @@ def errors(plan: Plan, failures: Mapping[Cell, str]) -> Iterator[Result]:
     """A row a cell that failed; it has no number."""
     for cell, error in failures.items():
         yield Result(**_where(plan, cell), metric="", value=None, seed=plan.suite.seed, status="error", error=error)
+
+
+def outcomes_of(finished: Mapping[Cell, Finished]) -> Iterator[tuple[Cell, str, Queries]]:
+    """Cell, metric, and the outcome of each query with the row of its image."""
+    for cell, done in finished.items():
+        for metric, queries in done.outcomes.items():
+            yield cell, metric, queries
+
+
+def ids_of(finished: Mapping[Cell, Finished]) -> dict[str, list[str]]:
+    """The sample ids of each dataset that was evaluated, in the order of the rows."""
+    return {
+        need.dataset: finished[need].facts["ids"]
+        for cell in finished
+        for need in cell.needs
+        if need.step == "embed" and (need.dataset, need.split) == (cell.dataset, cell.split)
+    }
 
 
 def host_records(
@@ -129,4 +146,3 @@ def _embedded(cell: Cell) -> Iterator[Cell]:
         if need.step == "embed":
             yield need
         yield from _embedded(need)
-

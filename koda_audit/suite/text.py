@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -39,7 +39,7 @@ class Written:
 class _Loader(yaml.SafeLoader):
     """Plain words as in YAML 1.2: ``on``, ``no`` and dates are texts, ``1e-3`` is a number."""
 
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
 
 
 for _tag, _form, _first in (
@@ -118,8 +118,10 @@ class _Reader:
                 self._refuse(line, "a key must be a word")
             key = str(key_node.value)  # 1 and yes are names, too
             if key in found:
-                self._refuse(line, f"the key '{printable(key)}' stands here twice: the first is on line "
-                             f"{self.lines[(*place, key)]}")
+                self._refuse(
+                    line,
+                    f"the key '{printable(key)}' stands here twice: the first is on line {self.lines[(*place, key)]}",
+                )
             self.lines.setdefault((*place, key), line)
             found[key] = self.plain(value_node, (*place, key))
         return found

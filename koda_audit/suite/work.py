@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from koda_audit._files import digest
 from koda_audit._gap.metrics import modality_gap
 from koda_audit._gap.robustness import gap_robustness
 from koda_audit._gap.table import METRICS as GAP
-from koda_audit._files import digest
 from koda_audit._similarity.measure import similarity
 from koda_audit.alignment.fit import fit_alignment
-from koda_audit.alignment.operator import Alignment, load_alignment
+from koda_audit.alignment.operator import load_alignment
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.document import Picture, Section
@@ -38,6 +38,7 @@ from koda_audit.suite.interval import mean_interval
 from koda_audit.suite.plan import Cell, Plan
 
 Record = dict[str, Any]
+OPERATOR = "alignment"  # folder of a fitted alignment in its cell
 KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
 
 
@@ -79,7 +80,9 @@ class Workshop:
         model, data = meta["model"], meta["dataset"]
         expected = self.plan.on(cell).kind
         if expected not in (None, data["kind"]):
-            raise DataError(f"dataset '{cell.dataset}' holds {data['kind']}: mend its task in the suite, or leave it out")
+            raise DataError(
+                f"dataset '{cell.dataset}' holds {data['kind']}: mend its task in the suite, or leave it out"
+            )
         facts = {
             "embedding": self.store.path(meta).name,
             "n": len(found),
@@ -100,9 +103,7 @@ class Workshop:
         models = [self._read(need) for need in cell.needs]
         target, reference = models[0], models[1]
         again = (models[2], models[3]) if len(models) == 4 else None
-        options = dict(cell.options)
-        options = {f"koda_{name}": value for name, value in options.items() if name != "seed"}
-        options = Namespace(**options, seed=cell.options["seed"])
+        options = Namespace(**{name if name == "seed" else f"koda_{name}": each for name, each in cell.options.items()})
         discrepancy.check(options, len(target))
         outcome = discrepancy.run(Inputs(target, reference, options, self.device, again))
         sections, pictures = self._drawn(cell, outcome.sections, target.ids)
@@ -160,10 +161,9 @@ class Workshop:
     def _align(self, cell: Cell) -> Finished:
         options = dict(cell.options)
         operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
-        operator.save(self._operator_folder(cell))
         info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
         info["figures"] = operator.info["figures"]
-        return Finished(settings={**operator.params, **info}, facts={"operator": operator.name})
+        return Finished(settings={**operator.params, **info}, save=lambda folder: operator.save(folder / OPERATOR))
 
     def _evaluate(self, cell: Cell) -> Finished:
         embedded, options = self._aligned(cell), dict(cell.options)
@@ -190,15 +190,12 @@ class Workshop:
         embedded = self._read(cell.needs[-1] if train else cell.needs[0])
         if cell.alignment is None:
             return embedded
-        operator = load_alignment(self._operator_folder(cell.needs[1]))
+        key = self.plan.key(cell.needs[1])
+        assert key is not None
+        operator = load_alignment(self.plan.finished.path(key) / OPERATOR)
         if train:
-            operator = Alignment(
-                operator.name, operator.params, {**operator.info, "transductive": True}, operator.maps, operator.seen
-            )
+            operator = replace(operator, info={**operator.info, "transductive": True})
         return operator.apply(embedded)
-
-    def _operator_folder(self, cell: Cell) -> Any:
-        return self.plan.finished.folder / f"{self.plan.key(cell)}.alignment"
 
     def _units(self, cell: Cell, modality: str) -> Any:
         pairs = self._read(cell).pairs()

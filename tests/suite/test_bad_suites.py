@@ -44,7 +44,12 @@ BAD = {
     "number for a text": ("suite: 5", "suite: good", 1, "valid string"),
     "truth for a number": ("directions: true", "directions: 3", 8, "valid integer"),
     "list for a mapping": ("gap: [pairs]\n", "gap: {on: [pairs]}\n", 10, "a mapping with the keys of Gap"),
-    "text for a list": ("on: pairs, directions", "on: [pairs], directions", 8, "'all', or a list of names from datasets"),
+    "text for a list": (
+        "on: pairs, directions",
+        "on: [pairs], directions",
+        8,
+        "'all', or a list of names from datasets",
+    ),
     "out of range": ("directions: 0", "directions: 3", 8, "greater than or equal to 1"),
     "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "finite"),
     "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "greater than or equal to 0"),
@@ -180,11 +185,15 @@ def test_words_that_yaml_1_1_takes_for_truth_are_names(tmp_path):
 
 
 def test_unicode_names_are_names(tmp_path):
-    (tmp_path / "suite.yaml").write_text(GOOD.replace("one:", "größe:").replace("against: one", "against: größe"), encoding="utf-8")
+    (tmp_path / "suite.yaml").write_text(
+        GOOD.replace("one:", "größe:").replace("against: one", "against: größe"), encoding="utf-8"
+    )
     assert "größe" in load_suite(tmp_path / "suite.yaml").suite.models
 
 
 def test_an_alias_is_the_value_it_names(tmp_path):
-    text = GOOD.replace("on: [pairs], directions", "on: &here [pairs], directions").replace("gap: {on: [pairs]", "gap: {on: *here")
+    text = GOOD.replace("on: [pairs], directions", "on: &here [pairs], directions").replace(
+        "gap: {on: [pairs]", "gap: {on: *here"
+    )
     (tmp_path / "suite.yaml").write_text(text)
     assert load_suite(tmp_path / "suite.yaml").suite.gap.on == ["pairs"]

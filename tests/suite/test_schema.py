@@ -82,7 +82,11 @@ def test_static_validation_imports_no_torch_and_is_quick():
     modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
     assert not {"torch", "pandas", "open_clip", "clip_benchmark.cli"} & set(modules)
     # microseconds of the interpreter's own account; wall time depends on who else uses the machine
-    total = sum(int(line.split(":")[1].split("|")[0]) for line in done.stderr.splitlines() if line.startswith("import time:") and "self" not in line)
+    total = sum(
+        int(line.split(":")[1].split("|")[0])
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:") and "self" not in line
+    )
     assert total < 3e6
 
 
