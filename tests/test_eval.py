@@ -62,7 +62,7 @@ def test_two_models_end_to_end(
     assert all(isinstance(value, float) for value in dump["metrics"].values())
     report = outputs[0].with_suffix("")
     assert {path.name for path in report.iterdir()} == {
-        *("report.md", "results.csv", "results.json", "files.json", "figures", "subsets", "tables")
+        *("report.md", "report.html", "results.csv", "results.json", "files.json", "figures", "subsets", "tables")
     }
     text = (report / "report.md").read_text()
     pictures = sorted(path.name for path in (report / "figures").iterdir())

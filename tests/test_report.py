@@ -57,6 +57,7 @@ def test_a_report_is_complete_and_inert(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "figures",
         "files.json",
+        "report.html",
         "report.md",
         "results.csv",
         "results.json",

@@ -32,14 +32,14 @@ def markdown_table(table: pd.DataFrame) -> str:
     """A GitHub table; numbers to four significant digits."""
     rows = [[escape(cell(value)) for value in row] for row in table.itertuples(index=False)]
     headers = [escape(str(column)) for column in table.columns]
-    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=_align(table)))
+    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=alignment(table)))
 
 
 def terminal_table(table: pd.DataFrame) -> str:
     """The same table for a terminal."""
     rows = [[printable(cell(value)) for value in row] for row in table.itertuples(index=False)]
     return str(
-        tabulate(rows, headers=list(table.columns), tablefmt="simple", disable_numparse=True, colalign=_align(table))
+        tabulate(rows, headers=list(table.columns), tablefmt="simple", disable_numparse=True, colalign=alignment(table))
     )
 
 
@@ -50,10 +50,11 @@ def cell(value: Any) -> str:
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return str(value)
     number = float(value)
-    if number == int(number) and abs(number) < 1e6:
+    if math.isfinite(number) and number == int(number) and abs(number) < 1e6:
         return str(int(number))
     return f"{number:.4g}"
 
 
-def _align(table: pd.DataFrame) -> list[str]:
+def alignment(table: pd.DataFrame) -> list[str]:
+    """Numbers to the right."""
     return ["right" if kind in "fiu" else "left" for kind in (table[column].dtype.kind for column in table.columns)]

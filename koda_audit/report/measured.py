@@ -1,4 +1,4 @@
-"""The last sections of every report: the metrics, and what they were measured with and on."""
+"""Sections that every report may have: verdicts, metrics, all results, and what they were measured with and on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,56 @@ from koda_audit.document import Section, escape
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.metrics import METRICS
 
+VERDICTS = ("ERROR", "FAIL", "WARN", "PASS")  # worst first
+
 
 def metric_table(metrics: Mapping[str, float | None]) -> Section:
     """The flat metrics with what they mean, where it is known."""
     meanings = [METRICS[key].meaning if key in METRICS else None for key in metrics]
     table = pd.DataFrame({"metric": list(metrics), "value": list(metrics.values()), "meaning": meanings})
     return Section("Metrics", "", table)
+
+
+def verdict_section(verdicts: pd.DataFrame | None) -> list[Section]:
+    """The verdicts of the gates with their counts, worst first; none without gates.
+
+    Verdict and sentence are what a reader wants, and stand before the numbers.
+    """
+    if verdicts is None or verdicts.empty:
+        return []
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(verdicts).items())
+    order = sorted(verdicts, key=lambda column: ("verdict", "sentence", column).index(column))
+    return [Section("Verdicts", f"{counts}.", verdicts[order])]
+
+
+def verdict_counts(verdicts: pd.DataFrame) -> dict[str, int]:
+    """How many gates came to each verdict, worst first.
+
+    >>> verdict_counts(pd.DataFrame({"verdict": ["PASS", "FAIL", "PASS"]}))
+    {'FAIL': 1, 'PASS': 2}
+    """
+    counts = {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    return {verdict: count for verdict, count in counts.items() if count}
+
+
+def results_section(results: pd.DataFrame | None) -> list[Section]:
+    """The results table; what is the same in all rows is said once, what no row has is left out."""
+    if results is None or results.empty:
+        return []
+    filled = results.dropna(axis="columns", how="all")
+    same = [
+        column for column in filled if column not in ("metric", "value") and filled[column].nunique(dropna=False) == 1
+    ]
+    said = ", ".join(f"{column} `{escape(str(filled[column].iloc[0]))}`" for column in same)
+    text = f"As in `results.csv`. The same in all rows: {said}." if said else "As in `results.csv`."
+    return [Section("All results", text, filled.drop(columns=same))]
+
+
+def environment_section(environment: Mapping[str, Any] | None) -> list[Section]:
+    """Versions, device and seeds of the whole run, where they were recorded."""
+    if not environment:
+        return []
+    return [Section("Environment", "", pd.DataFrame(_flat("", environment), columns=["what", "value"]))]
 
 
 def how_measured(embeddings: Sequence[Embeddings], settings: Mapping[str, Any]) -> Section:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -76,6 +78,28 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     from matplotlib import get_data_path
 
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A sample as WebP, its longer side at most twice that of a cell, for screens of twice the resolution.
+
+    A photograph takes 8 kB, a tenth of what it takes as PNG.
+    """
+    small = image.convert("RGB")
+    small.thumbnail((2 * CELL, 2 * CELL), Image.Resampling.LANCZOS)
+    return _webp(small, quality=80)
+
+
+def lossless(png: bytes) -> tuple[bytes, tuple[int, int]]:
+    """A chart as lossless WebP, a third of its PNG, and its width and height in pixels."""
+    with Image.open(io.BytesIO(png)) as chart:
+        return _webp(chart, lossless=True), chart.size
+
+
+def _webp(image: Image.Image, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format="WEBP", **options)
+    return stream.getvalue()
 
 
 def wanted_ids(grids: Sequence[SampleGrid]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A report on disk: report.md, figures, the tables of the tasks, results as CSV and JSON. All of it or nothing."""
+"""A report on disk: markdown, HTML, figures, the tables of the tasks, results as CSV and JSON. All of it or nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -15,7 +15,9 @@ from koda_audit import results as results_table
 from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
 from koda_audit.document import Picture, SampleGrid, Section
 from koda_audit.errors import InputError, StoreError
+from koda_audit.report.html import to_html
 from koda_audit.report.markdown import to_markdown
+from koda_audit.report.measured import environment_section, verdict_section
 from koda_audit.report.pictures import draw_grid, wanted_ids
 
 if TYPE_CHECKING:
@@ -31,12 +33,16 @@ def write_report(
     files: Mapping[str, pd.DataFrame],
     results: Sequence[results_table.Result],
     images: Callable[[Sequence[str]], Mapping[str, Image.Image]],
+    verdicts: pd.DataFrame | None = None,
+    environment: Mapping[str, Any] | None = None,
     beside: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """Write a report to ``folder``, replacing an earlier one; returns the path of report.md.
 
     Args:
         images: gives the pictures of some sample ids.
+        verdicts: a row a gate, its ``verdict`` one of PASS, WARN, FAIL and ERROR; shown first.
+        environment: what the whole run was made with; shown last.
         beside: writes what else belongs to the report into the folder it is given.
 
     Raises:
@@ -62,10 +68,13 @@ def write_report(
         for name, table in files.items():
             parts = PurePosixPath(name).parts
             write_csv(work.joinpath(*(slug(part) for part in parts)), table)
-        write_csv(work / "results.csv", results_table.frame(results))
+        numbers = results_table.frame(results)
+        write_csv(work / "results.csv", numbers)
         write_json(work / "results.json", results_table.records(results))
         beside(work)
-        write_text(work / "report.md", to_markdown(title, sections, pictures))
+        whole = [*verdict_section(verdicts), *sections, *environment_section(environment)]
+        write_text(work / "report.md", to_markdown(title, whole, pictures))
+        write_text(work / "report.html", to_html(title, sections, shown, numbers, verdicts, environment))
         write_json(
             work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
         )

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from koda_audit._files import reason, slug, write_json
+from koda_audit._files import reason, write_json
 from koda_audit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -41,9 +41,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a cell came to. ``sections`` have title, text, table and pictures (names in ``pictures``).
+    """What a cell came to.
 
-    ``save`` writes what else belongs to it into the folder of the cell, before that appears under its name.
+    ``sections`` have title, text, table, figures (title by name) and grids; ``pictures`` has the figures by name, and
+    the samples of the grids as "sample ID". ``save`` writes what else belongs to it into the folder of the cell, before that appears under its name.
     """
 
     numbers: tuple[Number, ...] = ()
@@ -107,9 +108,9 @@ class Cells:
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {reason(error)}") from error
         try:
-            files = {name: f"{number:03d}-{slug(name)}.png" for number, name in enumerate(cell.pictures)}
-            for name, png in cell.pictures.items():
-                (work / files[name]).write_bytes(png)
+            files = {name: f"picture-{number:04d}" for number, name in enumerate(cell.pictures)}
+            for name, picture in cell.pictures.items():
+                (work / files[name]).write_bytes(picture)
             arrays: dict[str, Any] = {}
             for name, (values, image) in cell.outcomes.items():
                 arrays |= {f"{name}.values": values, f"{name}.image": image}

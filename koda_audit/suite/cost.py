@@ -128,10 +128,7 @@ def _size(count: float) -> str:
     >>> _size(1_500_000)
     '1.5 MB'
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.3g} {unit}"
+    power = 0
+    while count >= 1000 and power < 4:
+        count, power = count / 1000, power + 1
+    return f"{count:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -19,9 +19,9 @@ from koda_audit.suite.schema import Data, Model, Suite
 LOCAL, HUB, PYTHON, WEBDATASET, FOLDER = "local-dir:", "hf-hub:", "py:", "wds/", "folder/"
 Kind = Literal["captions", "classes"]
 # as in clip_benchmark's get_dataset_default_task
-CAPTIONED = frozenset(
-    ("flickr30k", "flickr8k", "mscoco_captions", "multilingual_mscoco_captions")
-    + ("flickr30k-200", "crossmodal3600", "xtd10", "xtd200")
+CAPTIONED = (
+    *("flickr30k", "flickr8k", "mscoco_captions", "multilingual_mscoco_captions"),
+    *("flickr30k-200", "crossmodal3600", "xtd10", "xtd200"),
 )
 # what operators of this package are fitted on, and their parameters; a test keeps it equal to the operators themselves
 OPERATORS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(

@@ -8,18 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from koda_audit.document import Picture, Section, escape
+from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.plan import Cell, Plan
 
 Cells = Mapping[Cell, Finished]
+SAMPLE = "sample "  # what the name of a sample's picture begins with
 SHOWN_GAP = ("centroid_gap", "raw_gap_rms", "dist_gap_paired", "rmg", "linear_sep", "mix_bias_image", "frechet_cov")
 
 
 def sections_of(
     plan: Plan, finished: Cells, failures: Mapping[Cell, str]
-) -> tuple[list[Section], dict[str, pd.DataFrame], list[Cell]]:
-    """The sections of the report, the tables beside it, and the cells that made them."""
+) -> tuple[list[Section], dict[str, pd.DataFrame]]:
+    """The sections of the report, and the tables beside it."""
     made = [cell for cell in finished if cell.step not in ("embed", "align")]
     sections = [
         _summary(plan, finished, failures),
@@ -31,7 +32,7 @@ def sections_of(
         _models(plan, finished),
     ]
     tables = {path: table for cell in made for path, table in _tables(cell, finished[cell])}
-    return sections, tables, made
+    return sections, tables
 
 
 def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Section:
@@ -56,7 +57,7 @@ def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
 
 def _benchmarks(finished: Cells) -> Iterator[Section]:
     done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
-    plain = {
+    plain: dict[tuple[str, str, str, str], float | None] = {
         (cell.model, cell.dataset, cell.task, number.metric): number.value
         for cell, each in done.items()
         if cell.alignment is None
@@ -68,8 +69,8 @@ def _benchmarks(finished: Cells) -> Iterator[Section]:
             if (cell.dataset, cell.task) != (dataset, task):
                 continue
             for number in each.numbers:
-                before = plain.get((cell.model, dataset, task, number.metric))
-                known = cell.alignment is not None and None not in (before, number.value)
+                before = plain.get((cell.model, dataset, task, number.metric)) if cell.alignment else None
+                known = before is not None and number.value is not None
                 rows.append(
                     {
                         "metric": number.metric,
@@ -190,12 +191,35 @@ def _tables(cell: Cell, done: Finished) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _section(cell: Cell, done: Finished, section: Mapping[str, Any]) -> Section:
-    prefix = cell.file
     pictures = tuple(
-        Picture(f"{prefix}-{name}", title, done.pictures[name]) for name, title in section["pictures"].items()
+        Picture(f"{cell.file}-{name}", title, done.pictures[name]) for name, title in section["figures"].items()
+    )
+    grids = tuple(
+        SampleGrid(
+            f"{cell.file}-{grid['name']}",
+            grid["title"],
+            tuple(sample_name(cell, sample) for sample in grid["ids"]),
+            tuple(grid["captions"]),
+        )
+        for grid in section["grids"]
     )
     table = None if section["table"] is None else pd.DataFrame(**section["table"])
-    return Section(section["title"], section["text"], table, pictures=pictures)
+    return Section(section["title"], section["text"], table, grids, pictures)
+
+
+def sample_name(cell: Cell, sample: str) -> str:
+    """A sample's name in a report: ids are those of a dataset."""
+    return f"{cell.dataset}/{sample}"
+
+
+def sample_pictures(finished: Cells) -> dict[str, bytes]:
+    """The picture of each sample that a grid shows, by its name in the report."""
+    return {
+        sample_name(cell, name.removeprefix(SAMPLE)): picture
+        for cell, done in finished.items()
+        for name, picture in done.pictures.items()
+        if name.startswith(SAMPLE)
+    }
 
 
 def _interval(number: Number) -> str | None:

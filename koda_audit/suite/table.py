@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from koda_audit._files import write_json
 from koda_audit.report.write import write_report
 from koda_audit.results import Result, frame, signature
 from koda_audit.suite.cells import Finished, Queries
 from koda_audit.suite.plan import TASKS, Cell, Plan
-from koda_audit.suite.sections import sections_of
+from koda_audit.suite.sections import sample_pictures, sections_of
 from koda_audit.suite.sources import libraries
 
 if TYPE_CHECKING:
@@ -27,7 +30,12 @@ def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping
     from koda_audit.suite.run import Audit
 
     rows = [*results(plan, finished), *errors(plan, failures)]
-    sections, tables, _ = sections_of(plan, finished, failures)
+    sections, tables = sections_of(plan, finished, failures)
+    pictures = sample_pictures(finished)
+
+    def images(wanted: Sequence[str]) -> dict[str, Image.Image]:
+        return {name: Image.open(io.BytesIO(pictures[name])).convert("RGB") for name in wanted}
+
     environment = environment_of(plan, finished)
 
     def beside(work: Path) -> None:
@@ -35,7 +43,8 @@ def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping
         for cell, record in host_records(plan, finished, rows):
             write_json(work / "json" / f"{cell.file}.json", record)
 
-    write_report(folder, f"Audit: {plan.suite.suite}", sections, tables, rows, lambda wanted: {}, beside)
+    title = f"Audit: {plan.suite.suite}"
+    write_report(folder, title, sections, tables, rows, images, environment=environment, beside=beside)
     return Audit(folder, frame(rows), {cell.name: error for cell, error in failures.items()}, 2 if failures else 0)
 
 

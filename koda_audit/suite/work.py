@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from koda_audit.alignment.fit import fit_alignment
 from koda_audit.alignment.operator import load_alignment
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import check_dataset, load_dataset
-from koda_audit.document import Picture, Section
+from koda_audit.document import Section
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
@@ -32,7 +31,7 @@ from koda_audit.evaluation.tasks import evaluate
 from koda_audit.host_tasks.discrepancy import task as discrepancy
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
-from koda_audit.report.pictures import draw_grid, wanted_ids
+from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, as_plain
 from koda_audit.suite.interval import mean_interval
 from koda_audit.suite.plan import Cell, Plan
@@ -263,25 +262,23 @@ class Workshop:
         return self._data[named]
 
     def _drawn(self, cell: Cell, sections: Iterable[Section], ids: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
-        """Sections as plain types, their pictures by name; grids are drawn now, while the images are at hand."""
+        """Sections as plain types, and their pictures by name, those of samples too while the images are at hand."""
         whole = list(sections)
         grids = [grid for section in whole for grid in section.grids]
         shown = self._dataset(cell).images(wanted_ids(grids), ids) if grids else {}
-        pictures, found = {}, []
+        pictures, found = {f"sample {sample}": thumbnail(image) for sample, image in shown.items()}, []
         for section in whole:
-            titles = {}
-            for figure in section.figures:
-                titles[figure.name] = figure.title
-                pictures[figure.name] = figure.png if isinstance(figure, Picture) else _png(draw_grid(figure, shown))
-            table = None if section.table is None else as_plain(section.table)
-            found.append({"title": section.title, "text": section.text, "table": table, "pictures": titles})
+            pictures |= {picture.name: picture.png for picture in section.pictures}
+            found.append(
+                {
+                    "title": section.title,
+                    "text": section.text,
+                    "table": None if section.table is None else as_plain(section.table),
+                    "figures": {picture.name: picture.title for picture in section.pictures},
+                    "grids": [vars(grid) for grid in section.grids],
+                }
+            )
         return tuple(found), pictures
-
-
-def _png(image: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _robust_numbers(frame: pd.DataFrame, n: int) -> Iterator[Number]:
