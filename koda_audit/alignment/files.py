@@ -17,12 +17,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from koda_audit._files import atomic_write, digest, write_json
-from koda_audit.alignment.maps import Map, Step, check_map
+from koda_audit.alignment.maps import Map, Residual, Step, check_map
 from koda_audit.errors import InputError, StoreError
 
 FORMAT = "koda_audit alignment 1"
 TENSORS, RECORD = "alignment.safetensors", "alignment.json"
-PARTS = ("centre", "matrix", "offset")
 SIDES = ({"image", "text"}, {"image", "class_text"})
 # what ``Alignment.apply`` relies on
 RECORDED = {"name": str, "params": dict}
@@ -44,10 +43,10 @@ def write(folder: Path, record: Mapping[str, Any], maps: Mapping[str, Map], seen
         if isinstance(how, Tensor):
             tensors[f"{side}.rows"], layout[side] = how, None
             continue
-        layout[side] = [step.renormalise for step in how]
+        layout[side] = [isinstance(step, Step) and step.renormalise for step in how]
         for number, step in enumerate(how):
-            parts = {f"{side}.{number}.{part}": getattr(step, part) for part in PARTS}
-            tensors.update({name: part for name, part in parts.items() if part is not None})
+            parts = {f"{side}.{number}.{name}": part for name, part in vars(step).items()}
+            tensors.update({name: part for name, part in parts.items() if isinstance(part, Tensor)})
     whole = {"format": FORMAT, **record, "renormalise": layout}
     try:
         digest(whole)
@@ -118,7 +117,9 @@ def _readable(path: Path) -> Iterator[None]:
 def _map(tensors: Mapping[str, Tensor], side: str, flags: Sequence[bool] | None) -> Map:
     if flags is None:
         return tensors[f"{side}.rows"]
-    return tuple(
-        Step(**{part: tensors.get(f"{side}.{number}.{part}") for part in PARTS}, renormalise=bool(flag))
-        for number, flag in enumerate(flags)
-    )
+    return tuple(_step(tensors, f"{side}.{number}.", bool(flag)) for number, flag in enumerate(flags))
+
+
+def _step(tensors: Mapping[str, Tensor], prefix: str, renormalise: bool) -> Step | Residual:
+    parts = {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
+    return Residual(**parts) if "inner" in parts else Step(**parts, renormalise=renormalise)

@@ -54,12 +54,13 @@ def fit_alignment(
     """
     method = alignments().load(name)
     bound = method.fitted_on == "gallery"
-    arguments = _arguments(method, params)
+    alone = method.fitted_on == "images"
+    arguments = _arguments(method, params, sides=1 if alone else 2)
     first, second = _gallery_sides(embeddings, gallery) if bound else ("image", "text")
     if gallery is not None and not bound:
         raise InputError(f"'{name}' is applied to any row and has no gallery: leave gallery out")
-    pairs = embeddings if bound else embeddings.pairs()
-    rows = {side: getattr(pairs, side) for side in (first, second)}
+    pairs = embeddings if bound or alone else embeddings.pairs()
+    rows = {side: getattr(pairs, side) for side in ((first,) if alone else (first, second))}
     missing = [side for side, values in rows.items() if values is None]
     if missing:
         raise InputError(
@@ -67,10 +68,15 @@ def fit_alignment(
         )
     if min(map(len, rows.values())) < 2:
         raise InputError(f"'{name}' needs at least 2 rows a side, found {min(map(len, rows.values()))}")
-    fitted = method.fit(*(float64_units(values) for values in rows.values()), **arguments)
+    given = {
+        key: np.asarray(value.aligned_to(embeddings.ids).image) if isinstance(value, Embeddings) else value
+        for key, value in arguments.items()
+    }
+    fitted = method.fit(*(float64_units(values) for values in rows.values()), **given)
     maps = {first: fitted.first, second: fitted.second}
-    for side, values in rows.items():
-        check_map(maps[side], len(values), values.shape[1])
+    widths = {side: rows.get(side, rows[first]).shape[1] for side in maps}  # of images alone: texts share their space
+    for side, how in maps.items():
+        check_map(how, len(rows.get(side, ())), widths[side])
     normal = renormalised(tuple(maps.values()))
     info = {
         "definition": method.definition,
@@ -81,8 +87,8 @@ def fit_alignment(
         "renormalised": normal,
         "scoring": SCORING[normal],
         "samples": len(rows["image"]),
-        "texts": len(rows[second if first == "image" else first]),
-        "widths": {side: values.shape[1] for side, values in rows.items()},
+        "texts": len(rows.get(second if first == "image" else first, ())),
+        "widths": widths,
         "rows": rows_sha256(*rows.values()),
         "model": embeddings.meta.get("model"),
         "model_hash": ingredient(embeddings, "model", "weights"),
@@ -94,9 +100,9 @@ def fit_alignment(
     return Alignment(name, {key: _plain(value) for key, value in arguments.items()}, info, maps, seen)
 
 
-def _arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(method: Method, params: Mapping[str, Any], sides: int) -> dict[str, Any]:
     """All parameters of the method's formula, given or default."""
-    known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[2:]}
+    known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[sides:]}
     for name in params:
         if name not in known:
             if not known:
@@ -119,6 +125,9 @@ def _gallery_sides(embeddings: Embeddings, gallery: Gallery | None) -> tuple[str
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Embeddings):
+        hashes = {"model_hash": ingredient(value, "model", "weights"), "rows": rows_sha256(value.image)}
+        return {"model": value.meta.get("model"), **hashes}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return value.item() if getattr(value, "ndim", 1) == 0 else "given"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from koda_audit.embeddings.rows import Floats, Rows
@@ -67,7 +68,35 @@ class Step:
         return width
 
 
-Map = tuple[Step, ...] | Tensor
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """x -> x + gelu(x inner + bias) outer, a small network beside the identity.
+
+    Attributes:
+        inner, bias, outer: (d, h), (h,) and (h, d) float64.
+
+    >>> off = Residual(torch.ones(2, 3), torch.zeros(3), torch.zeros(3, 2))
+    >>> off(torch.tensor([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    """
+
+    inner: Tensor
+    bias: Tensor
+    outer: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Rows (n, d) to rows (n, d)."""
+        return points + F.gelu(points @ self.inner + self.bias) @ self.outer
+
+    def width(self, width: int) -> int:
+        """d of rows of ``width``; raises InputError as ``Step.width`` does."""
+        inside = Step(matrix=self.inner, offset=self.bias).width(width)
+        if Step(matrix=self.outer).width(inside) != width:
+            raise InputError(f"outer {tuple(self.outer.shape)} for rows of {width}: a residual keeps the width")
+        return width
+
+
+Map = tuple[Step | Residual, ...] | Tensor
 """Steps, which start from unit rows (none leaves the rows as they are), or the new (n, e) rows themselves."""
 
 UNIT: Map = (Step(renormalise=True),)
@@ -156,4 +185,8 @@ def check_map(how: Map, rows: int, width: int) -> None:
 
 def renormalised(maps: Sequence[Map]) -> bool:
     """Whether all rows come out at length 1."""
-    return all(not isinstance(how, Tensor) and bool(how) and how[-1].renormalise for how in maps)
+    return all(not isinstance(how, Tensor) and bool(how) and _unit(how[-1]) for how in maps)
+
+
+def _unit(step: Step | Residual) -> bool:
+    return isinstance(step, Step) and step.renormalise

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from koda_audit.alignment import bipartite, centring, linear, translate
+from koda_audit.alignment import bipartite, centring, linear, trained, translate
 from koda_audit.alignment.maps import Fitted
 
 
@@ -17,15 +17,17 @@ class Method:
     Attributes:
         name: as in the entry point.
         definition: the formula in one line; x images, y texts, m their means, q queries, z gallery.
-        fitted_on: "nothing"; "rows" (either side by itself) or "pairs" of a calibration split, applied to any row; or
-            "gallery", made from the very rows that are evaluated, without labels, and applied to no others.
+        fitted_on: "nothing"; "images" alone, "rows" (either side by itself) or "pairs" of a calibration split, applied
+            to any row; or "gallery", made from the very rows that are evaluated, without labels, and applied to no
+            others.
         fit: ``fit(first, second, **params)`` of float64 unit rows: images and texts of the pairs, or queries and
-            gallery. Its keyword arguments are the parameters.
+            gallery; ``fit(images, **params)`` of "images". Its other arguments are the parameters; ``Embeddings`` among
+            them come as their image rows, raw, in the order of the samples.
     """
 
     name: str
     definition: str
-    fitted_on: Literal["nothing", "rows", "pairs", "gallery"]
+    fitted_on: Literal["nothing", "images", "rows", "pairs", "gallery"]
     fit: Callable[..., Fitted]
 
 
@@ -45,4 +47,11 @@ orthogonal_translate = Method(
 )
 translate_gallery = Method("translate_gallery", "q, z + v", "gallery", translate.translate_gallery)
 spectral = Method("spectral", "D_q^-1/2 U_k, D_z^-1/2 V_k of the graph (1 + cosine)/2", "gallery", bipartite.spectral)
+kuea = Method("kuea", "Norm(h(x)), y; h = argmin weight L_k + A, kernels of h(x) and teacher", "images", trained.kuea)
+curriculum = Method(
+    "curriculum",
+    "Norm(h(x)), Norm(g(y)); least (1 - a) L_nce + a (L_cent + L_geo + L_neg)",
+    "pairs",
+    trained.curriculum,
+)
 ot = Method("ot", "q, m T q, T the entropic transport plan from z to q", "gallery", bipartite.ot)
