@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "cell.json"
+FORM = 2  # of cells; another one where the same version of the package writes or computes them otherwise
 Queries = tuple[NDArray[np.float32], NDArray[np.int32]]  # the outcome of each query, and the row of its image
 
 
@@ -44,7 +45,8 @@ class Finished:
     """What a cell came to.
 
     ``sections`` have title, text, table, figures (title by name) and grids; ``pictures`` has the figures by name, and
-    the samples of the grids as "sample ID". ``save`` writes what else belongs to it into the folder of the cell, before that appears under its name.
+    the samples of the grids as "sample ID". ``save`` writes what else belongs to it into the folder of the cell, before
+    that appears under its name.
     """
 
     numbers: tuple[Number, ...] = ()

@@ -111,21 +111,27 @@ def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault
         if alignment.operator not in alignments().names():
             yield Fault((*place, "operator"), unknown("operator", alignment.operator, alignments().names()))
         elif alignment.operator in OPERATORS:
-            yield from _operator(key, alignment)
+            yield from _operator(suite, key, alignment)
         if not any(names == "all" or key in names for names in used):
             yield Fault(place, f"alignments.{key} is used nowhere: name it in benchmark or gap, or remove it")
         if alignment.fit_on is not None:
             yield from _calibration(suite, data, key, alignment)
 
 
-def _operator(key: str, alignment: Alignment) -> Iterator[Fault]:
+def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
     fitted_on, parameters = OPERATORS[alignment.operator]
     place = ("alignments", key)
     for name in alignment.parameters:
         if name not in parameters:
             known = ("operator", "fit_on", "transductive", "gallery", *parameters)
             yield Fault((*place, name), unknown(f"parameter of {alignment.operator}", name, known))
-    if fitted_on in ("rows", "pairs") and alignment.fit_on is None:
+    if "teacher" in parameters:
+        teacher = alignment.parameters.get("teacher")
+        if teacher is None:
+            yield Fault(place, f"alignments.{key}: {alignment.operator} needs a teacher: name one of the models")
+        else:
+            yield from _known((*place, "teacher"), [str(teacher)], suite.models, "model")
+    if fitted_on in ("images", "rows", "pairs") and alignment.fit_on is None:
         yield Fault(place, f"alignments.{key}: {alignment.operator} is fitted: say on what, as fit_on: DATASET:train")
     if fitted_on == "gallery" and alignment.fit_on is not None:
         why = "is made from the rows that are evaluated: leave fit_on out"

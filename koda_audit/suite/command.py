@@ -10,7 +10,6 @@ from koda_audit._files import check_writable, write_text
 from koda_audit.document import printable
 from koda_audit.errors import InputError
 from koda_audit.suite.load import SuiteError, load_suite
-from koda_audit.suite.run import planned, run_suite
 
 STARTER = Path(__file__).with_name("starter.yaml")
 
@@ -53,6 +52,7 @@ def validate(args: Namespace) -> int:
         print(f"{args.suite}: schema and names are right")
         return 0
     from koda_audit.suite.cost import described, host_faults
+    from koda_audit.suite.run import planned
 
     plan = planned(loaded, args.store)
     faults = [fault.sentence for fault in loaded.missing] + host_faults(plan)
@@ -64,6 +64,8 @@ def validate(args: Namespace) -> int:
 
 def run(args: Namespace) -> int:
     """Run a suite; the exit code is the audit's."""
+    from koda_audit.suite.run import planned, run_suite
+
     if args.dry_run:
         from koda_audit.suite.cost import described
 
@@ -78,6 +80,6 @@ def run(args: Namespace) -> int:
 
     audit = run_suite(args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say)
     if audit.failures:
-        print(f"koda-audit: {len(audit.failures)} steps failed; the report lists them", file=sys.stderr)
+        print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
     print(f"Report: {audit.folder / 'report.md'}")
     return audit.exit_code

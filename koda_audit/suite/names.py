@@ -37,6 +37,20 @@ OPERATORS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "procrustes": ("pairs", ("frame", "renormalise")),
         "ridge": ("pairs", ("lam", "prior", "frame", "renormalise")),
         "cca": ("pairs", ("k", "reg", "scale", "renormalise")),
+        "kuea": (
+            "images",
+            (
+                *("teacher", "kind", "rank", "weight", "rho", "learn_rho", "rho_teacher", "kernel", "degree"),
+                *("epochs", "batch", "lr", "seed"),
+            ),
+        ),
+        "curriculum": (
+            "pairs",
+            (
+                *("alpha_target", "sides", "kind", "rank", "beta", "scale"),
+                *("epochs", "batch", "lr", "seed"),
+            ),
+        ),
         "orthogonal_translate": ("gallery", ("alpha", "rank")),
         "translate_gallery": ("gallery", ("v",)),
         "spectral": ("gallery", ("k",)),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from koda_audit._files import digest, slug
 from koda_audit.errors import InputError
-from koda_audit.suite.cells import Cells
+from koda_audit.suite.cells import FORM, Cells
 from koda_audit.suite.checks import NEEDS
 from koda_audit.suite.load import Loaded
 from koda_audit.suite.names import OPERATORS, DataName, ModelName, all_data, calibration, model_name
@@ -109,7 +109,7 @@ class Plan:
             names = [cell.step, cell.model, cell.dataset]
         else:
             ingredients = [dict(cell.options), needs]
-        self._keys[cell] = digest([names, ingredients, libraries()])[:32]
+        self._keys[cell] = digest([FORM, names, ingredients, libraries()])[:32]
         return self._keys[cell]
 
     def done(self, cell: Cell) -> bool:
@@ -222,8 +222,10 @@ class Plan:
         chosen = self.suite.alignments[alignment]
         fitted, split = (dataset, None) if chosen.fit_on is None else calibration(chosen.fit_on)
         embedded = self.embed(model, fitted, split)
+        teacher = chosen.parameters.get("teacher")
+        needs = (embedded,) if teacher is None else (embedded, self.embed(teacher, fitted, split))
         options = chosen.model_dump(exclude={"fit_on"})
-        yield Cell("align", model, fitted, embedded.split, alignment=alignment, needs=(embedded,), options=options)
+        yield Cell("align", model, fitted, embedded.split, alignment=alignment, needs=needs, options=options)
 
     def _cell(
         self,

@@ -159,6 +159,8 @@ class Workshop:
 
     def _align(self, cell: Cell) -> Finished:
         options = dict(cell.options)
+        if "teacher" in options:
+            options["teacher"] = self._read(cell.needs[1])
         operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
         info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
         info["figures"] = operator.info["figures"]
