@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -39,8 +39,8 @@ class Written:
 class _Loader(yaml.SafeLoader):
     """Plain words as in YAML 1.2: ``on``, ``no`` and dates are texts, ``1e-3`` is a number."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
 
+_Loader.yaml_implicit_resolvers = {}  # its own, so that SafeLoader keeps those of YAML 1.1
 
 for _tag, _form, _first in (
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
