@@ -19,6 +19,7 @@ TABLES = {
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
     "findings": ("findings", "what is called a finding, on null and on planted data"),
     "baselines": ("baselines", "other methods on the same kernels"),
+    "training": ("training", "kernel alignment of a tower against a bare loop"),
 }
 
 
