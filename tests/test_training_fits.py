@@ -343,13 +343,14 @@ def test_training_on_what_was_found_helps_held_out_members():
     ids = [student.ids[row] for row in rows]
     parts = [Embeddings(model.image[rows], ids=ids) for model in (student, teacher)]
     given = {"teacher": parts[1], "epochs": 30, "batch": 32, "weight": 50.0, "transductive": True}
-    driven = fit_alignment("kuea", parts[0], focus=member_rows(train, ids), share=0.25, **given)
-    before, after = (
-        discrepancy_of(held, teacher, model).set_index("lobe") for model in (student, driven.apply(student))
-    )
+    driven = fit_alignment("kuea", parts[0], focus=member_rows(train, ids), share=0.3, **given)
+    general = fit_alignment("kuea", parts[0], **given)
+    models = [student, driven.apply(student), general.apply(student)]
+    before, after, undriven = (discrepancy_of(held, teacher, model).set_index("lobe") for model in models)
     assert before["n"].tolist() == [len(held)]
     assert before.loc["positive", "excess"] > 0
-    assert after.loc["positive", "excess"] < 0.75 * before.loc["positive", "excess"]
+    assert after.loc["positive", "excess"] < 0.8 * before.loc["positive", "excess"]
+    assert after.loc["positive", "excess"] < undriven.loc["positive", "excess"]
     assert after.loc["positive", "lobe_coherence_target"] == before.loc["positive", "lobe_coherence_target"]
 
 

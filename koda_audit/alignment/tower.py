@@ -151,6 +151,9 @@ def curriculum_tower(
     alpha_target: float = 0.5,
     towers: Literal["both", "visual"] = "both",
     beta: float = 1.0,
+    anchor: float = 0.1,
+    ramp: float = 0.6,
+    rise: float | None = None,
     plan: TowerPlan | None = None,
     device: str = "cpu",
 ) -> Figures:
@@ -161,6 +164,7 @@ def curriculum_tower(
         alpha_target: 0..1, the largest weight of what closes the gap.
         towers: "visual" keeps the texts where they are. The logit scale is the student's, and stays.
         beta: how much more near negatives count.
+        anchor, ramp, rise: see ``Phases``.
 
     Returns:
         ``alpha``, the weight that was reached, ``steps``, and ``contrast`` and ``closing`` at the end.
@@ -185,7 +189,8 @@ def curriculum_tower(
         tower = Both(VisualTower(model.encoder), nn.Identity())
     recipe, chosen = _recipe(plan, len(before))
     scale = model.encoder.logit_scale.exp().item()
-    learner = CurriculumLearner(tower, captions, Phases(alpha_target, recipe.steps), scale, beta)
+    phases = Phases(alpha_target, recipe.steps, anchor, ramp, rise)
+    learner = CurriculumLearner(tower, captions, phases, scale, beta)
     learner.to(device)
 
     def feed(start: int) -> Iterator[tuple[Tensor, Inputs]]:
@@ -193,7 +198,7 @@ def curriculum_tower(
         for rows, (images,) in _images(model, dataset, every, plan.workers):
             yield rows, (images, texts[own(rows)].to(device))
 
-    goal = {"alpha_target": alpha_target, "towers": towers, "beta": beta}
+    goal = {**asdict(phases), "towers": towers, "beta": beta}
     run = _run(model, dataset, plan, {"goal": goal})
     history = train(learner, feed, recipe, output / CHECKPOINTS, run)
     figures: Figures = {name: history[-1][name] for name in ("contrast", "closing")}

@@ -92,6 +92,9 @@ def curriculum(
     rank: int = 64,
     beta: float = 1.0,
     scale: float = 100.0,
+    anchor: float = 0.1,
+    ramp: float = 0.6,
+    rise: float | None = None,
     epochs: int = 20,
     batch: int | None = None,
     lr: float = 1e-3,
@@ -108,6 +111,7 @@ def curriculum(
         sides: which of them are mapped.
         beta: how much more near negatives count; 0 counts all alike.
         scale: of the cosines, CLIP's own 100.
+        anchor, ramp, rise: see ``Phases``.
         kind, rank, epochs, batch, lr, seed, focus, share, checkpoints: as in ``kuea``.
 
     Returns:
@@ -127,8 +131,9 @@ def curriculum(
     }
     recipe, batches = _plan(len(image), epochs, batch, lr, seed, focus, share)
     captions = torch.unique(text, dim=0, return_inverse=True)[1]
-    learner = CurriculumLearner(Both(**parts), captions, Phases(alpha_target, recipe.steps), scale, beta)
-    goal = {"alpha_target": alpha_target, "sides": sides, "scale": scale, "beta": beta}
+    phases = Phases(alpha_target, recipe.steps, anchor, ramp, rise)
+    learner = CurriculumLearner(Both(**parts), captions, phases, scale, beta)
+    goal = {**vars(phases), "sides": sides, "scale": scale, "beta": beta}
     run = {**goal, "kind": kind, "rank": rank, "rows": rows_sha256(image.numpy(), text.numpy()), **_drawn_from(batches)}
     history = train(learner, _feed(batches, recipe, image, text), recipe, checkpoints, run)
     figures = {name: history[-1][name] for name in ("contrast", "closing")}
