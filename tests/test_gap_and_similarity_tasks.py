@@ -281,11 +281,22 @@ def test_similarity_of_each_modality_and_of_both() -> None:
     assert "itself" not in table
 
 
-def test_similarity_of_images_alone_and_of_few() -> None:
-    alone = Embeddings(IMAGE)
+@pytest.mark.parametrize(
+    "alone",
+    [
+        Embeddings(IMAGE),
+        Embeddings(IMAGE, labels=np.zeros(N, dtype=int), class_text=CLASSES[:1]),
+        Embeddings(IMAGE, labels=np.eye(4, dtype=int)[LABELS], class_text=CLASSES),
+    ],
+    ids=["no texts", "one class", "several classes an image"],
+)
+def test_similarity_of_images_alone(alone: Embeddings) -> None:
     found = outcome(similarity.task, alone, alone, koda_sim_permutations=0)
     assert set(found.metrics) == {f"sim_image_{measure}" for measure in MEASURES}
     assert "chance" not in found.sections[0].table
+
+
+def test_similarity_needs_samples() -> None:
     with pytest.raises(InputError, match="at least 12 samples: 11 found"):
         similarity.task.check(options(), 11)
 
