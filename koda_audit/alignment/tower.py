@@ -17,6 +17,7 @@ from koda_audit import __version__
 from koda_audit._files import atomic_write, digest, write_json
 from koda_audit.alignment.adapters import Both
 from koda_audit.alignment.batches import SHARE, Batches
+from koda_audit.alignment.choices import one_of
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own, ranks
 from koda_audit.alignment.learners import CurriculumLearner, KernelGoal, KernelLearner
@@ -172,6 +173,7 @@ def curriculum_tower(
     Raises:
         InputError: no texts; else as ``align_tower``.
     """
+    one_of(towers, "towers", ("both", "visual"))
     plan = plan or TowerPlan()
     model = _trainable(student, device, dataset)
     before = embed(model, dataset, store, workers=plan.workers)
