@@ -18,7 +18,7 @@ from koda_audit.errors import KodaAuditError
 N, D = 60, 12
 ROW_WISE = [m.name for m in vars(methods).values() if isinstance(m, methods.Method) and m.fitted_on != "gallery"]
 UNPAIRED = [m.name for m in vars(methods).values() if isinstance(m, methods.Method) and m.fitted_on == "rows"]
-PARAMS = {"cca": {"k": 5}}
+PARAMS = {"kuea": {"teacher": np.random.default_rng(98).normal(size=(N, D)), "epochs": 2}, "cca": {"k": 5}}
 
 
 def unit(rows):

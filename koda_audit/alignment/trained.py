@@ -13,7 +13,7 @@ from koda_audit._arrays import matrix
 from koda_audit._files import digest
 from koda_audit.alignment.adapters import Adapter, Both, Kind
 from koda_audit.alignment.batches import SHARE, Batches
-from koda_audit.alignment.choices import one_width, whole
+from koda_audit.alignment.choices import one_of, one_width, whole
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own
 from koda_audit.alignment.kernel_loss import DEGREE, Kernel
@@ -42,7 +42,7 @@ def kuea(
     seed: int = 0,
     focus: Any = None,
     share: float = SHARE,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h(x)) whose kernel matrix comes close to the teacher's (KUEA on stored embeddings; texts stay).
 
@@ -57,7 +57,7 @@ def kuea(
         rho, learn_rho, rho_teacher, kernel, degree: see ``KernelGoal``.
         epochs: passes over all samples; each of the steps has ``batch`` samples, by default 256 or all.
         lr: the peak of AdamW's learning rate, without weight decay.
-        focus: rows that ``share`` of each batch comes from, such as those of ``lobe_rows``.
+        focus: rows that ``share`` of each batch comes from, such as ``driven.member_rows`` gives them.
         checkpoints: a folder, from which an interrupted fit goes on.
 
     Returns:
@@ -101,7 +101,7 @@ def curriculum(
     seed: int = 0,
     focus: Any = None,
     share: float = SHARE,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h_x(x)) and Norm(h_y(y)) of least contrastive loss, gap and difference in geometry; see ``curriculum``.
 
@@ -123,6 +123,7 @@ def curriculum(
     >>> curriculum(x, y, epochs=10).figures["alpha"] > 0
     True
     """
+    one_of(sides, "sides", ("both", "image", "text"))
     width = one_width(image, text)
     drawn = torch.Generator().manual_seed(seed)
     parts = {
