@@ -47,7 +47,7 @@ OPERATORS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "curriculum": (
             "pairs",
             (
-                *("alpha_target", "sides", "kind", "rank", "beta", "scale"),
+                *("alpha_target", "sides", "kind", "rank", "beta", "scale", "anchor", "ramp", "rise"),
                 *("epochs", "batch", "lr", "seed"),
             ),
         ),
