@@ -116,7 +116,7 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("--language", default="en", help="default: %(default)s")
     add("--koda_dtype", choices=["fp32", "host"], default="fp32", help="precision of the embeddings; default: fp32")
     add("--koda_store", type=Path, metavar="DIR", help="where embeddings are kept between runs")
-    add("--koda_allow_code", action="store_true", help="allow --model py:module:function")
+    add("--koda_allow_code", "--allow-code", action="store_true", help="allow --model py:module:function")
     for option in ("annotation_file", "custom_classname_file", "custom_template_file"):
         add(f"--{option}", default="" if option == "annotation_file" else None, help="as in clip_benchmark eval")
     add("--quiet", dest="verbose", action="store_false", help="print the table alone")
@@ -132,8 +132,12 @@ def _align(args: argparse.Namespace) -> int:
 
 def _suite_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", type=Path, help="the suite's YAML file")
-    parser.add_argument("--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: koda_store")
-    parser.add_argument("--allow-code", action="store_true", help="allow models given as py:, which run your code")
+    parser.add_argument(
+        "--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: ~/.cache/koda_store"
+    )
+    parser.add_argument(
+        "--allow-code", "--koda_allow_code", action="store_true", help="allow models given as py:, which run your code"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only what failed and where the report lies")
 
 
