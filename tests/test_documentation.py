@@ -211,7 +211,7 @@ def test_every_command_is_understood(page: Path, host: Any, monkeypatch: pytest.
 
 def lines_of(block: Block) -> Iterator[list[str]]:
     """The words of each command, without redirections and variables."""
-    text = block.text.replace("\\\n", " ")
+    text = re.sub(r"\d?>(&\d|>? *\S+)", "", block.text.replace("\\\n", " "))
     if block.language == "console":
         text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
     elif block.language == "yaml" and "jobs:" in text:
