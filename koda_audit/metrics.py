@@ -17,7 +17,10 @@ from koda_audit.registry import measures
 
 @dataclass(frozen=True)
 class Metric:
-    """``better`` is "up", "down", or None for a number that is no merit."""
+    """``better`` is "up", "down", or None for a number that is no merit.
+
+    ``exact``: a count or a setting, which has no interval; a gate compares it as it is.
+    """
 
     key: str
     meaning: str
@@ -25,19 +28,26 @@ class Metric:
     high: float | None
     better: Literal["up", "down"] | None = None
     unit: str | None = None
+    exact: bool = False
 
 
 _KODA = (
     Metric("coherence_top1", "coherence x'Ax/n of direction 1 in the model that groups (exact kernel)", 0, 1),
     Metric("coherence_other_top1", "coherence x'Bx/n of that direction in the other model (exact kernel)", 0, 1),
     Metric("excess_top1", "largest excess of a lobe: its coherence in one model minus the other", -1, 1),
-    Metric("findings", "lobes that are findings: stable, beyond the floor, and clearly lost in the other", 0, None),
+    Metric(
+        "findings",
+        "lobes that are findings: stable, beyond the floor, and clearly lost in the other",
+        0,
+        None,
+        exact=True,
+    ),
     Metric("stability_top1", "stability of the lobe with the largest excess: mean Jaccard on random halves", 0, 1),
     Metric("loss_top1", "share of that lobe's coherence that the other model lacks", None, 1),
     Metric("floor", "largest excess that the model shows against itself in other batches", 0, 1),
     Metric("ami", "AMI of k-means clusters and lobes in the model that groups: 1 equal, 0 chance", -1, 1),
     Metric("ami_other", "the same in the other model", -1, 1),
-    Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None),
+    Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None, exact=True),
     Metric("epsilon", "the most the other model may show on the kernel used to find directions", 0, 1),
     Metric("duality_gap_max", "largest gap to the dual optimum over all directions: 0 is the global optimum", 0, None),
     Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
@@ -67,10 +77,10 @@ _ROBUSTNESS = (
     Metric("gap", "distance of the centroids of gallery and queries", 0, 2),
     Metric("orthogonal_gap", "length of the part of the gap that can be closed", 0, 2),
     Metric("residual_gap", "distance of the centroids once it is closed", 0, 2),
-    Metric("movable", "1 where there is a part of the gap that can be closed, else 0", 0, 1),
-    Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None),
-    Metric("n_gallery", "rows that are retrieved", 1, None),
-    Metric("n_queries", "queries", 1, None),
+    Metric("movable", "1 where there is a part of the gap that can be closed, else 0", 0, 1, exact=True),
+    Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None, exact=True),
+    Metric("n_gallery", "rows that are retrieved", 1, None, exact=True),
+    Metric("n_queries", "queries", 1, None, exact=True),
 )
 
 

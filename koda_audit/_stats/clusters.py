@@ -1,4 +1,4 @@
-"""Means over queries of which several may belong to one image: what is drawn again is an image with all of its queries."""
+"""Means over queries, several of which may belong to one image: an image is drawn again with all of its queries."""
 
 from __future__ import annotations
 

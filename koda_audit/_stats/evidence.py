@@ -82,7 +82,7 @@ def beyond(value: float, tolerance: float) -> bool:
     >>> beyond(0.87 - 0.86, 0.01), 0.87 - 0.86 > 0.01
     (False, True)
     """
-    return value > tolerance + TIED
+    return value > tolerance + TIED * max(1.0, abs(tolerance))
 
 
 def exact(estimate: float) -> Evidence:

@@ -39,9 +39,7 @@ def mean_evidence(values: ArrayLike, image: ArrayLike, draws: int = DRAWS, seed:
     )
 
 
-def fall_evidence(
-    before: ArrayLike, after: ArrayLike, image: ArrayLike, draws: int = DRAWS, seed: int = 0
-) -> Evidence:
+def fall_evidence(before: ArrayLike, after: ArrayLike, image: ArrayLike, draws: int = DRAWS, seed: int = 0) -> Evidence:
     """The mean of ``before`` minus that of ``after``, and how large it is at least.
 
     Outcomes that are all 0 or 1, one query an image: ``hits_lost``, which is exact McNemar for a tolerance of 0. All
