@@ -17,6 +17,7 @@ _PUBLIC = {
     "gap_robustness": "koda_audit._gap.robustness",
     "load_alignment": "koda_audit.alignment.operator",
     "modality_gap": "koda_audit._gap.metrics",
+    "run_suite": "koda_audit.suite.run",
     "similarity": "koda_audit._similarity.measure",
     "solve_contrast": "koda_audit._contrast.solve",
 }
@@ -27,6 +28,7 @@ __all__ = [
     "gap_robustness",
     "load_alignment",
     "modality_gap",
+    "run_suite",
     "similarity",
     "solve_contrast",
 ]
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from koda_audit.alignment.operator import load_alignment
     from koda_audit.discrepancy.find import find_discrepancies
     from koda_audit.embeddings.container import Embeddings
+    from koda_audit.suite.run import run_suite
 
 
 def __getattr__(name: str) -> Any:

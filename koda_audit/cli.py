@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KodaAuditError as error:
         if os.environ.get("KODA_AUDIT_DEBUG") == "1":
             traceback.print_exc()
-        print(f"koda-audit: error: {printable(str(error))}", file=sys.stderr)
+        lines = [printable(line) for line in str(error).splitlines()]  # of a suite, one a fault
+        print("koda-audit: error: " + "\n".join(lines), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("koda-audit: interrupted; what is embedded stays in the store", file=sys.stderr)
@@ -155,6 +156,50 @@ def _align(args: argparse.Namespace) -> int:
     return 0
 
 
+def _suite_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", metavar="SUITE", type=Path, help="the suite's YAML file")
+    parser.add_argument("--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: koda_store")
+    parser.add_argument("--allow-code", action="store_true", help="allow models given as py:, which run your code")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only what failed and where the report lies")
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    _suite_options(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and its cost, and do nothing")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from koda_audit.suite.command import run
+
+    return run(args)
+
+
+def _validate_options(parser: argparse.ArgumentParser) -> None:
+    _suite_options(parser)
+    parser.add_argument("--static", action="store_true", help="schema and names only: no torch, no host, under 3 s")
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from koda_audit.suite.command import validate
+
+    return validate(args)
+
+
+def _init_options(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("file", type=Path, nargs="?", help="the file to write; default: suite.yaml")
+    what.add_argument("--demo", metavar="FOLDER", type=Path, help="write the demo's suite, with its models and data")
+
+
+def _init(args: argparse.Namespace) -> int:
+    from koda_audit.suite.command import init
+
+    return init(args.file, args.demo)
+
+
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", choices=["tasks", "alignments"], nargs="?", default="tasks", help="what to list; default: tasks"
@@ -186,6 +231,9 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "demo": Command("audit small models on this machine, offline, and write a report", _demo_options, _demo),
+    "init": Command("write a commented suite to start from", _init_options, _init),
+    "validate": Command("find everything that is wrong with a suite; print its plan", _validate_options, _validate),
+    "run": Command("run a suite: embed and compute what is missing, write the report", _run_options, _run),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "align": Command(
         "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align

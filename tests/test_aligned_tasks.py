@@ -270,6 +270,7 @@ def test_alignments_that_met_the_evaluated_samples_are_marked(more, alignment, s
         (["--koda_alignment", "/nowhere"], "unknown alignment '/nowhere'"),
         (["--koda_alignment", "/"], "no alignment in /: alignment.json is missing"),
         (["--koda_alignment", "mg_shift:lamb=1"], "unknown parameter of 'mg_shift' 'lamb': did you mean 'lam'"),
+        (["--koda_alignment", "mg_shift:gallery=image"], "unknown parameter of 'mg_shift' 'gallery'"),
         (["--koda_alignment", "mg_shift:lam"], "'lam' is no PARAMETER=VALUE"),
         (["--koda_alignment", "mg_shift:lam=half"], "lam=half of 'mg_shift': expected a number"),
         (["--koda_alignment", "zca:renormalise=no"], "renormalise=no of 'zca': expected true or false"),

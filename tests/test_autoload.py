@@ -200,7 +200,7 @@ assert importlib.reload(cli).run is not once and cli.run.koda_audit_host is not 
 from koda_audit.host.extension import extend
 twice = cli.run
 extend(cli)
-assert cli.run is twice and cli.MODEL_TYPES == ["open_clip", "koda_python"]
+assert cli.run is twice and cli.MODEL_TYPES == ["open_clip", "koda_python", "koda_aligned"]
 """
     done = python(folder, "-c", code)
     assert done.returncode == 0, done.stderr

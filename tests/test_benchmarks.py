@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = {
     "baselines": ["--samples", "300", "--directions", "2", "--methods", "KODA", "SPEC"],
     "findings": ["--null-sets", "1", "--null-directions", "2", "--planted-sets", "1", "--directions", "2"],
-    "evaluation": ["--images", "30", "--captions", "2", "--width", "8"],
+    "evaluation": ["--images", "30", "--captions", "2", "--width", "8", "--runs", "1"],
 }
 
 

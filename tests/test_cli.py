@@ -113,6 +113,12 @@ def test_list_shows_a_third_partys_task_and_reports_a_broken_one(tmp_path):
     assert "task 'broken' of broken-one (no_module:task) cannot be imported" in done.stderr
 
 
+def test_list_shows_alignments_with_their_formula():
+    done = command("list", "alignments")
+    assert done.returncode == 0
+    assert "center_renorm  (koda-audit)\n    Norm(x - mx), Norm(y - my)\n" in done.stdout
+
+
 def test_doctor_counts_what_is_broken(monkeypatch, capsys):
     found = [doctor.Finding("python", "3"), doctor.Finding("torch", "is not installed", "install it")]
     monkeypatch.setattr(doctor, "findings", lambda: iter(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +130,7 @@ VERDICTS = [
     (0.1, math.nan, math.nan, "not tested"),
     (0.1, 0.9, 0.1, "within floor"),
     (0.0, 0.9, math.nan, "within floor"),
+    (1e-9, 0.9, math.nan, "within floor"),  # rounding
     (-0.1, 0.9, math.nan, "within floor"),
 ]
 
@@ -136,7 +138,7 @@ VERDICTS = [
 @pytest.mark.parametrize(("excess", "stable", "floor", "verdict"), VERDICTS)
 def test_verdicts(excess, stable, floor, verdict):
     lobe = Lobe(0, "positive", np.arange(3), np.ones(3))
-    measured, stability = [{"excess": excess}], np.array([stable])
+    measured, stability = [{"excess": excess, "lobe_coherence_target": 0.2}], np.array([stable])
     (row,) = verdicts(measured, stability, owned([lobe], measured, stability), Rule(floor=floor))
     assert (row["verdict"], row["finding"]) == (verdict, verdict == "finding")
 
@@ -144,7 +146,7 @@ def test_verdicts(excess, stable, floor, verdict):
 def test_a_sample_belongs_to_the_most_stable_lobe():
     rows = [np.arange(0, 10), np.arange(4, 14), np.arange(20, 30)]
     given = [Lobe(i, "positive", part, np.ones(10)) for i, part in enumerate(rows)]
-    measured, stable = [{"excess": 0.1}] * 3, np.array([0.8, 0.9, 0.8])
+    measured, stable = [{"excess": 0.1, "lobe_coherence_target": 0.2}] * 3, np.array([0.8, 0.9, 0.8])
     found = verdicts(measured, stable, owned(given, measured, stable), Rule())
     assert [row["own"] for row in found] == [4, 10, 10]
     assert [row["verdict"] for row in found] == ["repeat", "finding", "finding"]
@@ -194,3 +196,51 @@ def cut_at(most):
         return replace(found, lobes=short)
 
     return cut
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"floor": -1.0}, "floor is -1.0: expected a number from 0"),
+        ({"floor": math.nan}, "floor is nan"),
+        ({"floor": "x"}, "floor is 'x'"),
+        ({"min_stability": math.nan}, "min_stability is nan: expected a number from 0 to 1"),
+        ({"min_stability": 2}, "min_stability is 2"),
+        ({"min_stability": None}, "min_stability is None"),
+        ({"min_stability": True}, "min_stability is True"),
+        ({"halves": 2**32 - 1}, "halves is 4294967295: expected a whole number from 0 to 10000"),
+    ],
+)
+def test_settings_of_the_rule_are_checked_first(setting, message, monkeypatch):
+    monkeypatch.setattr("koda_audit.discrepancy.find.search", None)  # would be called first
+    model = Embeddings(np.eye(8))
+    with pytest.raises(InputError, match=re.escape(message)):
+        find_discrepancies(model, model, modality="image", **setting)
+
+
+def test_names_of_many_groups_are_letters():
+    points = np.repeat(np.eye(32), 5, axis=0)
+    x = np.r_[np.full(160, 160**-0.5), np.zeros(640)]
+    part = kernel_blocks("cosine", {"image": torch.from_numpy(points)}, {}).part
+    names = [lobe.name for lobe in lobes(x[:, None], part)]
+    assert len(set(names)) == len(names) > 28
+    assert names[25:28] == ["positive-z", "positive-aa", "positive-ab"]
+
+
+def test_equal_models_up_to_scale_have_no_finding_of_rounding():
+    random = np.random.default_rng(9)
+    points = random.normal(size=(8, 16))[np.arange(120) % 8] + 0.1 * random.normal(size=(120, 16))
+    models = Embeddings(points), Embeddings(3 * points)
+    found = find_discrepancies(
+        *models, modality="image", kernel="cosine", n_directions=6, epsilon=1.0, rotation="varimax", halves=4
+    )
+    assert (found.frame.verdict == "within floor").all()
+
+
+def test_what_nobody_holds_cannot_be_lost():
+    points = np.array([[-1, 0], [0, -1], [-1, 0], [0, -1], [0, -1], [1, 0], [1, 0]], dtype=float)
+    found = find_discrepancies(
+        Embeddings(points), Embeddings(np.eye(7)), modality="image", kernel="cosine", n_directions=5, halves=0
+    )
+    assert found.frame.loss.isna().any()
+    assert found.frame.loss.dropna().between(-1e6, 1).all()

@@ -56,7 +56,7 @@ def hostile_sections() -> list[Section]:
 
 def results(n: int = 3) -> pd.DataFrame:
     models = [("a", "b", EVIL[0])[i % 3] for i in range(n)]
-    return frame([Result(model, "", "d", "t", f"m{i % 2}", i / 7, n=9) for i, model in enumerate(models)])
+    return frame([Result(model, "", EVIL[6], "t", f"m{i % 2}", i / 7, n=9) for i, model in enumerate(models)])
 
 
 VERDICTS = pd.DataFrame(
@@ -114,8 +114,8 @@ def test_all_parts_are_there_in_order(parsed: Parsed) -> None:
     assert len(parsed.all("table")) == 4
     assert len(parsed.all("figure")) == 2
     assert [item["text"] for item in parsed.all("li") if item["text"] in ("one", "two")] == ["one", "two"]
-    assert [parsed.all(tag)[-1]["text"] for tag in ("em", "strong")] == ["em", "strong"]
-    assert {"code", "t"} <= {code["text"] for code in parsed.all("code")}
+    for tag in ("em", "strong", "code"):
+        assert tag in [element["text"] for element in parsed.all(tag)]
 
 
 def test_hostile_text_is_shown_and_does_nothing(parsed: Parsed) -> None:
@@ -217,7 +217,7 @@ def test_the_results_are_all_there_and_say_once_what_is_the_same() -> None:
     text = to_html("t", [], {}, results(SHOWN + 5))
     whole = Parsed(text)
     assert [head["text"] for head in whole.all("th")[:3]] == ["model", "metric", "value"]
-    assert "dataset d, task t" in whole.all("p")[0]["text"]
+    assert f"all rows: dataset {printable(EVIL[6])}, task t, n 9" in whole.all("p")[0]["text"]
     rows = whole.all("tr")[1:]
     assert len(rows) == SHOWN + 5
     assert ["hidden" in row for row in rows] == [False] * SHOWN + [True] * 5

@@ -17,7 +17,8 @@ from PIL import Image
 from koda_audit.alignment import tower
 from koda_audit.alignment.kernel_loss import anchor_loss, kernel_matrix, kernel_mse
 from koda_audit.alignment.learners import CurriculumLearner, KernelGoal, KernelLearner
-from koda_audit.alignment.tower import TowerPlan, align_tower, curriculum_tower, kuea_paper
+from koda_audit.alignment.plans import TowerPlan, kuea_paper
+from koda_audit.alignment.tower import align_tower, curriculum_tower
 from koda_audit.data.load import load_dataset
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store

@@ -39,6 +39,10 @@ class Checkpoints:
             raise InputError(f"{folder} is a file: choose a folder")
         self.folder, self.run = folder, strict(run)
 
+    def steps(self) -> list[int]:
+        """Those that have a complete checkpoint, in order."""
+        return sorted(int(file.stem.removeprefix("step-")) for file in self.folder.glob("step-*.json"))
+
     def save(self, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer, history: list[Any]) -> None:
         """Write the state after ``step`` steps, with those of all generators.
 
@@ -67,7 +71,7 @@ class Checkpoints:
             InputError: the checkpoint is of another run; the message says in what.
             StoreError: it is damaged; the message names the file.
         """
-        steps = sorted(int(file.stem.removeprefix("step-")) for file in self.folder.glob("step-*.json"))
+        steps = self.steps()
         if not steps:
             return 0, []
         path = self._file(steps[-1], "json")

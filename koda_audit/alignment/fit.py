@@ -30,8 +30,8 @@ def fit_alignment(
     """Fit an alignment of images and texts; ``koda_audit.alignment.methods`` lists those that come with the package.
 
     Vectors are brought to length 1 in float64 first. Those for any row are fitted on ``embeddings.pairs()``, one text
-    an image, and refuse samples that they were fitted on; those bound to a gallery are made from all rows of two sides,
-    without labels.
+    an image (or on its images alone), and refuse samples that they were fitted on; those bound to a gallery are made
+    from all rows of two sides, without labels.
 
     Args:
         name: of the method.
@@ -39,7 +39,7 @@ def fit_alignment(
         transductive: allow it to be applied to the samples it was fitted on; recorded in ``info``.
         gallery: for methods bound to one, the side that is ranked: "text" (default; "class_text" where there is no
             text), "class_text" or "image".
-        **params: of the method.
+        **params: of the method; ``Embeddings`` of the same samples, such as a teacher's, in any order.
 
     Raises:
         InputError: unknown name or parameter, a value out of range, fewer than 2 samples, no texts, unequal widths

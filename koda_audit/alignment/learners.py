@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from koda_audit._arrays import OnDevice
-from koda_audit.alignment.choices import number, one_of
+from koda_audit.alignment.choices import number, one_of, whole
 from koda_audit.alignment.curriculum import Phases, alignment_loss, contrastive_loss, gradient_ratio
 from koda_audit.alignment.distributed import gathered
 from koda_audit.alignment.kernel_loss import (
@@ -61,7 +61,8 @@ class KernelGoal:
         number(self.weight, "weight", low=0)
         one_of(self.kernel, "kernel", KERNELS)
         one_of(self.pairs, "pairs", ("offdiag", "all"))
-        for name in ("rho", "rho_teacher", "anchor_scale", "degree"):
+        whole(self.degree, "degree", 99, "the power of the polynomial")
+        for name in ("rho", "rho_teacher", "anchor_scale"):
             value = getattr(self, name)
             if value is not None and not (name == "anchor_scale" and value == "rms") and not number(value, name) > 0:
                 raise InputError(f"{name}={value!r}: expected a positive number")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from koda_audit import __version__
 from koda_audit._files import atomic_write, digest, write_json
 from koda_audit.alignment.adapters import Both
-from koda_audit.alignment.batches import SHARE, Batches
+from koda_audit.alignment.batches import Batches
+from koda_audit.alignment.choices import one_of
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own, ranks
 from koda_audit.alignment.learners import CurriculumLearner, KernelGoal, KernelLearner
+from koda_audit.alignment.plans import TowerPlan
 from koda_audit.alignment.training import Figures, Inputs, Recipe, train
 from koda_audit.data.dataset import Dataset, batches
 from koda_audit.embeddings.extract import embed
@@ -33,61 +35,6 @@ CONFIG, WEIGHTS, RECORD, CHECKPOINTS = (
     "koda_alignment.json",
     "checkpoints",
 )
-
-
-@dataclass(frozen=True)
-class TowerPlan:
-    """How a tower is trained.
-
-    Attributes:
-        epochs: passes over the dataset.
-        batch: samples a step, over all processes.
-        lr, weight_decay, warmup: see ``Recipe``. No parameter is excluded from the decay.
-        seed: of the order of the samples.
-        save_every: steps between checkpoints.
-        workers: that read images.
-        focus, share: rows that ``share`` of each batch comes from, see ``driven``.
-    """
-
-    epochs: int = 2
-    batch: int = 128
-    lr: float = 1e-5
-    weight_decay: float = 1e-4
-    warmup: int = 0
-    seed: int = 0
-    save_every: int = 200
-    workers: int = 4
-    focus: Sequence[int] | None = None
-    share: float = SHARE
-
-
-# Table 7 of the paper; batches are of all GPUs together. The README of the release gives rho for ViT-L-14, and for that
-# model alone; the other two take it as well.
-PAPER_RHO = 0.0032 / 0.191623
-PAPER = {
-    "ViT-B-16": (0.5, TowerPlan(epochs=2, batch=128, warmup=1400)),
-    "ViT-L-14": (0.5, TowerPlan(epochs=2, batch=64, warmup=2800)),
-    "ViT-L-14-336": (1.0, TowerPlan(epochs=4, batch=32, warmup=5600)),
-}
-
-
-def kuea_paper(model: str) -> tuple[KernelGoal, TowerPlan]:
-    """The preset ``kuea-paper``: goal and plan as published for an OpenAI model (ICML 2025, arXiv 2506.02557).
-
-    rho is fixed, as in the released code, whose parameters are never updated. Warm-up counts steps on ImageNet-1k.
-
-    Raises:
-        InputError: a model of which nothing was published.
-
-    >>> goal, plan = kuea_paper("ViT-L-14-quickgelu")
-    >>> goal.weight, round(goal.rho, 4), goal.pairs, plan.batch, plan.warmup
-    (0.5, 0.0167, 'all', 64, 2800)
-    """
-    name = model.removesuffix("-quickgelu")
-    if name not in PAPER:
-        raise InputError(f"kuea-paper has no settings for '{model}': the paper gives them for {', '.join(PAPER)}")
-    weight, plan = PAPER[name]
-    return KernelGoal(weight=weight, rho=PAPER_RHO, pairs="all", anchor_scale=1.0), plan
 
 
 def align_tower(
@@ -151,6 +98,9 @@ def curriculum_tower(
     alpha_target: float = 0.5,
     towers: Literal["both", "visual"] = "both",
     beta: float = 1.0,
+    anchor: float = 0.1,
+    ramp: float = 0.6,
+    rise: float | None = None,
     plan: TowerPlan | None = None,
     device: str = "cpu",
 ) -> Figures:
@@ -161,6 +111,7 @@ def curriculum_tower(
         alpha_target: 0..1, the largest weight of what closes the gap.
         towers: "visual" keeps the texts where they are. The logit scale is the student's, and stays.
         beta: how much more near negatives count.
+        anchor, ramp, rise: see ``Phases``.
 
     Returns:
         ``alpha``, the weight that was reached, ``steps``, and ``contrast`` and ``closing`` at the end.
@@ -168,6 +119,7 @@ def curriculum_tower(
     Raises:
         InputError: no texts; else as ``align_tower``.
     """
+    one_of(towers, "towers", ("both", "visual"))
     plan = plan or TowerPlan()
     model = _trainable(student, device, dataset)
     before = embed(model, dataset, store, workers=plan.workers)
@@ -185,7 +137,8 @@ def curriculum_tower(
         tower = Both(VisualTower(model.encoder), nn.Identity())
     recipe, chosen = _recipe(plan, len(before))
     scale = model.encoder.logit_scale.exp().item()
-    learner = CurriculumLearner(tower, captions, Phases(alpha_target, recipe.steps), scale, beta)
+    phases = Phases(alpha_target, recipe.steps, anchor, ramp, rise)
+    learner = CurriculumLearner(tower, captions, phases, scale, beta)
     learner.to(device)
 
     def feed(start: int) -> Iterator[tuple[Tensor, Inputs]]:
@@ -193,7 +146,7 @@ def curriculum_tower(
         for rows, (images,) in _images(model, dataset, every, plan.workers):
             yield rows, (images, texts[own(rows)].to(device))
 
-    goal = {"alpha_target": alpha_target, "towers": towers, "beta": beta}
+    goal = {**asdict(phases), "towers": towers, "beta": beta}
     run = _run(model, dataset, plan, {"goal": goal})
     history = train(learner, feed, recipe, output / CHECKPOINTS, run)
     figures: Figures = {name: history[-1][name] for name in ("contrast", "closing")}

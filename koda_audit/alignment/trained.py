@@ -13,7 +13,7 @@ from koda_audit._arrays import matrix
 from koda_audit._files import digest
 from koda_audit.alignment.adapters import Adapter, Both, Kind
 from koda_audit.alignment.batches import SHARE, Batches
-from koda_audit.alignment.choices import one_width, whole
+from koda_audit.alignment.choices import one_of, one_width, whole
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own
 from koda_audit.alignment.kernel_loss import DEGREE, Kernel
@@ -42,7 +42,7 @@ def kuea(
     seed: int = 0,
     focus: Any = None,
     share: float = SHARE,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h(x)) whose kernel matrix comes close to the teacher's (KUEA on stored embeddings; texts stay).
 
@@ -57,7 +57,7 @@ def kuea(
         rho, learn_rho, rho_teacher, kernel, degree: see ``KernelGoal``.
         epochs: passes over all samples; each of the steps has ``batch`` samples, by default 256 or all.
         lr: the peak of AdamW's learning rate, without weight decay.
-        focus: rows that ``share`` of each batch comes from, such as those of ``lobe_rows``.
+        focus: rows that ``share`` of each batch comes from, such as ``driven.member_rows`` gives them.
         checkpoints: a folder, from which an interrupted fit goes on.
 
     Returns:
@@ -92,13 +92,16 @@ def curriculum(
     rank: int = 64,
     beta: float = 1.0,
     scale: float = 100.0,
+    anchor: float = 0.1,
+    ramp: float = 0.6,
+    rise: float | None = None,
     epochs: int = 20,
     batch: int | None = None,
     lr: float = 1e-3,
     seed: int = 0,
     focus: Any = None,
     share: float = SHARE,
-    checkpoints: Path | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h_x(x)) and Norm(h_y(y)) of least contrastive loss, gap and difference in geometry; see ``curriculum``.
 
@@ -108,6 +111,7 @@ def curriculum(
         sides: which of them are mapped.
         beta: how much more near negatives count; 0 counts all alike.
         scale: of the cosines, CLIP's own 100.
+        anchor, ramp, rise: see ``Phases``.
         kind, rank, epochs, batch, lr, seed, focus, share, checkpoints: as in ``kuea``.
 
     Returns:
@@ -119,6 +123,7 @@ def curriculum(
     >>> curriculum(x, y, epochs=10).figures["alpha"] > 0
     True
     """
+    one_of(sides, "sides", ("both", "image", "text"))
     width = one_width(image, text)
     drawn = torch.Generator().manual_seed(seed)
     parts = {
@@ -127,8 +132,9 @@ def curriculum(
     }
     recipe, batches = _plan(len(image), epochs, batch, lr, seed, focus, share)
     captions = torch.unique(text, dim=0, return_inverse=True)[1]
-    learner = CurriculumLearner(Both(**parts), captions, Phases(alpha_target, recipe.steps), scale, beta)
-    goal = {"alpha_target": alpha_target, "sides": sides, "scale": scale, "beta": beta}
+    phases = Phases(alpha_target, recipe.steps, anchor, ramp, rise)
+    learner = CurriculumLearner(Both(**parts), captions, phases, scale, beta)
+    goal = {**vars(phases), "sides": sides, "scale": scale, "beta": beta}
     run = {**goal, "kind": kind, "rank": rank, "rows": rows_sha256(image.numpy(), text.numpy()), **_drawn_from(batches)}
     history = train(learner, _feed(batches, recipe, image, text), recipe, checkpoints, run)
     figures = {name: history[-1][name] for name in ("contrast", "closing")}

@@ -75,7 +75,7 @@ class Recipe:
 
 
 def train(
-    learner: Any, feed: Feed, recipe: Recipe, folder: Path | None = None, run: Mapping[str, Any] | None = None
+    learner: Any, feed: Feed, recipe: Recipe, folder: str | Path | None = None, run: Mapping[str, Any] | None = None
 ) -> list[Figures]:
     """Train ``learner`` in place.
 
@@ -96,11 +96,12 @@ def train(
     optimiser = torch.optim.AdamW(learner.groups(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
     peaks = [group["lr"] for group in optimiser.param_groups]
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    checkpoints = None if folder is None else Checkpoints(folder, {**vars(recipe), **(run or {})})
+    settings = {name: value for name, value in vars(recipe).items() if name != "save_every"}
+    checkpoints = None if folder is None else Checkpoints(Path(folder), {**settings, **(run or {})})
     start, history = checkpoints.restore(learner, optimiser) if checkpoints else (0, [])
 
     def stop(what: str, step: int) -> KodaAuditError:
-        kept = f"; the last checkpoint in {folder} is kept" if folder and any(folder.glob("step-*.json")) else ""
+        kept = f"; the last checkpoint in {folder} is kept" if checkpoints and checkpoints.steps() else ""
         return KodaAuditError(
             f"{what} at step {step}: training stops{kept}; lower the learning rate (lr={recipe.lr:g})"
         )

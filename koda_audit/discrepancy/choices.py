@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -20,6 +21,7 @@ FEATURES = ("auto", "exact", "random")
 PRESETS = ("paper",)
 N_FEATURES = 3000  # as in the paper
 PAPER_QUANTILE = 0.5
+MOST_HALVES = 10_000
 LARGEST = 2**32 - 1  # seed or number of features
 EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
 
@@ -122,8 +124,23 @@ def check_numbers(**numbers: int) -> None:
     """
     for name, number in numbers.items():
         least = 1 if name.endswith("n_features") else 0
-        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= LARGEST:
-            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {LARGEST}")
+        most = MOST_HALVES if name.endswith("halves") else LARGEST
+        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= most:
+            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {most}")
+
+
+def check_rule(floor: float | None, min_stability: float) -> None:
+    """Raises InputError for a floor or a bound on stability that is none.
+
+    >>> check_rule(floor=None, min_stability=0.75)
+    """
+    for name, number, most in (("floor", floor, math.inf), ("min_stability", min_stability, 1)):
+        if name == "floor" and number is None:
+            continue
+        real = isinstance(number, Real) and not isinstance(number, bool)
+        if not real or not 0 <= float(number) <= most or math.isinf(float(number)):  # type: ignore[arg-type]
+            upper = "" if most == math.inf else f" to {most}"
+            raise InputError(f"{name} is {number!r}: expected a number from 0{upper}")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from koda_audit._kernels.bandwidth import TARGET
 from koda_audit._kernels.blocks import kernel_blocks, leading_spectrum
-from koda_audit.discrepancy.choices import N_FEATURES, check_numbers
+from koda_audit.discrepancy.choices import N_FEATURES, check_numbers, check_rule
 from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, owned, verdicts
 from koda_audit.discrepancy.lobes import Lobe
 from koda_audit.discrepancy.result import Discrepancies
@@ -106,6 +106,7 @@ def find_discrepancies(
     (11, True)
     """
     check_numbers(halves=halves)
+    check_rule(floor, min_stability)
     found = search(
         target,
         reference,

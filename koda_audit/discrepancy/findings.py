@@ -16,6 +16,7 @@ from koda_audit.discrepancy.lobes import Lobe, coherence, similarity
 
 # Hennig's bound of a stable cluster; `python benchmarks findings` shows what it gives on planted and on null data
 MIN_STABILITY = 0.75
+ROUNDING = 1e-6  # of the coherence: vectors kept in float32 leave as much where there is no difference
 REPEAT = 0.5  # share of a lobe's samples that more stable lobes hold, from which it is theirs again
 
 
@@ -33,7 +34,8 @@ def measures(lobe: Lobe, target: Blocks, reference: Blocks) -> dict[str, float]:
     Returns:
         ``lobe_coherence_target`` and ``lobe_coherence_reference``: w'(K/n)w of the unit vector w that has the lobe's
         part of the direction and nothing else; ``excess``, their difference; ``loss``, the excess in parts of the
-        first: 0 where the reference holds the lobe as well, 1 where it holds nothing of it (ours);
+        first: 0 where the reference holds the lobe as well, 1 where it holds nothing of it, nan where the target holds
+        nothing either (ours);
         ``similarity_target`` and ``similarity_reference``: mean of k(i, j) over the pairs i < j of the lobe.
 
     >>> from koda_audit._kernels.blocks import kernel_blocks
@@ -51,7 +53,8 @@ def measures(lobe: Lobe, target: Blocks, reference: Blocks) -> dict[str, float]:
         "lobe_coherence_target": held,
         "lobe_coherence_reference": kept,
         "excess": held - kept,
-        "loss": 1 - kept / held,
+        # next to nothing is held where weights cancel: then there is nothing to lose
+        "loss": 1 - kept / held if held * target.n > ROUNDING else math.nan,
         "similarity_target": similarity(parts[0], target.n),
         "similarity_reference": similarity(parts[1], reference.n),
     }
@@ -82,10 +85,11 @@ def verdicts(
 ) -> list[dict[str, Any]]:
     """For each lobe ``stability``, ``floor``, ``own`` (how many samples are), ``verdict`` and ``finding``.
 
-    The verdict is the first that applies: "within floor" (no more excess than the same model shows of itself), "not
-    tested" (no stability), "unstable", "repeat" (half of its samples are not its own), or "finding". The rule is ours.
+    The verdict is the first that applies: "within floor" (no more excess than the same model shows of itself, or
+    than rounding makes), "not tested" (no stability), "unstable", "repeat" (half of its samples are not its own), or
+    "finding". The rule is ours.
 
-    >>> both = [{"excess": 0.2}, {"excess": 0.2}]
+    >>> both = [{"excess": 0.2, "lobe_coherence_target": 0.3}] * 2
     >>> own = [np.array([True] * 4), np.array([True, False, False])]
     >>> [row["verdict"] for row in verdicts(both, np.array([0.9, 0.8]), own, Rule())]
     ['finding', 'repeat']
@@ -106,7 +110,8 @@ def verdicts(
 
 
 def _verdict(measured: Mapping[str, float], stability: float, own: float, rule: Rule) -> str:
-    if measured["excess"] <= np.nan_to_num(rule.floor):
+    noise = ROUNDING * abs(measured["lobe_coherence_target"])
+    if measured["excess"] <= max(np.nan_to_num(rule.floor), noise):
         return "within floor"
     if math.isnan(stability):
         return "not tested"

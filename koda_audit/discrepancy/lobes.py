@@ -75,8 +75,8 @@ def lobes(directions: NDArray[np.float64], part: Callable[[Tensor], Tensor]) -> 
                 continue
             groups = list(_groups(part(torch.from_numpy(rows[:kept])).numpy()))
             for place, group in enumerate(groups):
-                letter = f"-{chr(ord('a') + place)}" if len(groups) > 1 else ""
-                found.append(Lobe(number, name + letter, rows[group], weights[group]))
+                ending = f"-{_letters(place)}" if len(groups) > 1 else ""
+                found.append(Lobe(number, name + ending, rows[group], weights[group]))
     return found
 
 
@@ -95,6 +95,12 @@ def _groups(gram: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
                     yield from (half[group] for group in _groups(gram[np.ix_(half, half)]))
                 return
     yield everything
+
+
+def _letters(number: int) -> str:
+    """a to z, then aa, ab, ...: also distinct in names of files."""
+    before, last = divmod(number, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("a") + last)
 
 
 def coherence(gram: Tensor, weights: NDArray[np.float64]) -> float:

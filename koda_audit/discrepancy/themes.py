@@ -56,9 +56,9 @@ class Themes:
 
         A word's score is its mean TF-IDF over the members minus that over the others (each caption a vector of length
         1, as in scikit-learn), and it must stand in at least a quarter more of the members' captions than of the
-        others'. Two words in a row take the place of both where they say more: the difference of their shares is
-        larger than that of either by more than 0.05; or both words stand out by themselves, and together as much,
-        within 0.05. These rules are ours. Empty where nothing stands out.
+        others', and in two of them at least. Two words in a row take the place of both where they say more: the
+        difference of their shares is larger than that of either by more than 0.05; or both words stand out by
+        themselves, and together as much, within 0.05. These rules are ours. Empty where nothing stands out.
         """
         rows = sorted(set(members))
         if not self._column or not rows:
@@ -69,7 +69,8 @@ class Themes:
         # rounded, so that the order of equal words is that of the alphabet and not of rounding
         score = np.round(weight / n_in - (self._weight - weight) / n_out, 9)
         apart = inside - outside
-        clear = [term for term, at in self._column.items() if apart[at] >= CLEAR]
+        several = count >= min(2, n_in)
+        clear = [term for term, at in self._column.items() if apart[at] >= CLEAR and several[at]]
         if not self._whole:
             clear = self._telling(clear, apart)
         best = sorted(clear, key=lambda term: (-score[self._column[term]], term))[:most]

@@ -78,14 +78,15 @@ def _get_parser_args(cli: ModuleType, host: Function) -> Function:
 
 def _main_eval(cli: ModuleType, host: Function) -> Function:
     def main_eval(base: Namespace) -> Any:
-        if getattr(base, "model_type", None) == PYTHON_MODELS and not getattr(base, "koda_allow_code", False):
+        kind, allow_code = getattr(base, "model_type", None), getattr(base, "koda_allow_code", False)
+        if kind == PYTHON_MODELS and not allow_code:
             raise InputError(f"--model_type {PYTHON_MODELS} runs code of yours: add --koda_allow_code if you trust it")
-        if getattr(base, "model_type", None) == ALIGNED_MODELS:
+        if kind == ALIGNED_MODELS:
             from koda_audit.host.aligned_model import check_aligned
             from koda_audit.host.arguments import listed_models
 
             for spec in listed_models(base, cli):
-                check_aligned(spec, base.koda_allow_code)
+                check_aligned(spec, allow_code)
         if base.task in getattr(base, OURS, ()):
             from koda_audit.host.arguments import check_all
 

@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
         first, second = (embeddings.aligned_to(target.ids) for embeddings in other)
         again = (first, second)
     outcome = task.run(Inputs(target, reference, args, _device(args), again, fit))
-    report = _write(args, spec, dataset, ids, target, reference, outcome, output)
+    report = _write(args, spec, dataset, ids, target, reference, fit, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
     if args.verbose and tables:
         print(terminal_table(tables[0]))
@@ -83,12 +83,14 @@ def _write(
     ids: Sequence[str],
     target: Embeddings,
     reference: Embeddings | None,
+    fit: Embeddings | None,
     outcome: Outcome,
     output: Path,
 ) -> Path:
     compared = [embeddings for embeddings in (target, reference) if embeddings is not None]
     protocol = signature([args.task, dataset.fingerprint, dataset.split, dataset.language, outcome.settings])
-    provenance = signature([embeddings.meta["ingredients"] for embeddings in compared])
+    used = compared if fit is None else [*compared, fit]
+    provenance = signature([embeddings.meta["ingredients"] for embeddings in used])
     common: dict[str, Any] = {
         "model": spec.name,
         "pretrained": spec.pretrained,

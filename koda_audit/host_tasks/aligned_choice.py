@@ -60,7 +60,8 @@ class Choice:
         """
         method = alignments().load(name)
         params = dict(map(_setting, settings))
-        method_arguments(method, {key: value for key, value in params.items() if key != "gallery"})
+        bound = method.fitted_on == "gallery"  # then ``fit_alignment`` takes the side that is ranked, too
+        method_arguments(method, {key: value for key, value in params.items() if not (bound and key == "gallery")})
         for key, part in signature(method.fit).parameters.items():
             given = params.get(key, part.default)
             if isinstance(part.default, (bool, int, float)) and not isinstance(given, (bool, int, float)):

@@ -108,12 +108,16 @@ class DiscrepancyTask:
         ):
             if value not in known:
                 raise InputError(unknown(kind, value, filter(None, known)))
-        check_numbers(**{"--seed": options.seed, "--koda_n_features": options.koda_n_features})
+        check_numbers(
+            **{
+                "--seed": options.seed,
+                "--koda_n_features": options.koda_n_features,
+                "--koda_halves": options.koda_halves,
+            }
+        )
         for name in ("koda_directions", "koda_n_features"):
             if getattr(options, name) < 1:
                 raise InputError(f"--{name} {getattr(options, name)}: at least 1")
-        if options.koda_halves < 0:
-            raise InputError(f"--koda_halves {options.koda_halves}: at least 0")
         if not 0 <= options.koda_min_stability <= 1:
             raise InputError(f"--koda_min_stability {options.koda_min_stability}: must lie in [0, 1]")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
@@ -139,12 +143,12 @@ class DiscrepancyTask:
         strongest: list[pd.DataFrame] = []
         files: dict[str, pd.DataFrame] = {}
         for way, (target, reference, repeated) in ways.items():
-            settings = _settings(inputs)
-            floor = None if repeated is None else self_excess(target, repeated, **settings)
+            search = _settings(inputs)
+            floor = None if repeated is None else self_excess(target, repeated, **search)
             found = find_discrepancies(
                 target,
                 reference,
-                **settings,
+                **search,
                 floor=floor,
                 halves=inputs.options.koda_halves,
                 min_stability=inputs.options.koda_min_stability,
@@ -162,7 +166,8 @@ class DiscrepancyTask:
             files |= {f"tables/{way}quality.csv": quality, f"tables/{way}agreement.csv": agreement}
         summary = Section("Strongest groups, both ways", READING, pd.concat(strongest, ignore_index=True))
         widths = [widths_section(found, inputs.target, inputs.reference)] if found.bandwidths else []
-        return Outcome(metrics, found.settings, (summary, *sections, *widths), files)
+        settings = {**found.settings, "floor": "none" if inputs.again is None else "batch"}
+        return Outcome(metrics, settings, (summary, *sections, *widths), files)
 
 
 def _settings(inputs: Inputs) -> dict[str, Any]:
@@ -196,7 +201,7 @@ def _metrics(found: Discrepancies, agreement: pd.DataFrame, prefix: str) -> dict
         f"{prefix}coherence_top1": float(first["coherence_target"]),
         f"{prefix}coherence_other_top1": float(first["coherence_reference"]),
         f"{prefix}excess_top1": float(top["excess"]),
-        f"{prefix}findings": float(found.frame["finding"].sum()),
+        f"{prefix}findings": float(found.frame["finding"].sum()) if found.settings["halves"] else None,
         f"{prefix}stability_top1": float(top["stability"]),
         f"{prefix}loss_top1": float(top["loss"]),
         f"{prefix}floor": float(top["floor"]),

@@ -83,14 +83,15 @@ class ModalityGapTask:
         return Outcome(metrics, {"texts": kind, **settings}, tuple(sections), files)
 
 
+def several_classes(model: Embeddings) -> bool:
+    """Whether an image may be of several classes, and without a caption has no text of its own."""
+    return model.text is None and model.labels is not None and model.labels.ndim == 2
+
+
 def _texts(model: Embeddings) -> tuple[Any, str, bool]:
     """The texts that the gap is measured to, what they are, and whether each belongs to an image."""
-    if model.text is None and model.class_text is not None and model.labels is not None and model.labels.ndim == 2:
-        return (
-            model.class_text,
-            "the prompts of all classes",
-            False,
-        )  # an image of several classes has no text of its own
+    if several_classes(model):
+        return model.class_text, "the prompts of all classes", False
     text = model.pairs().text
     if text is None:
         raise InputError("the dataset has neither captions nor classes: a gap lies between images and texts")

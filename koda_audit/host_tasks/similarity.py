@@ -16,6 +16,7 @@ from koda_audit.discrepancy.choices import choose_device
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
+from koda_audit.host_tasks.gap import several_classes
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.host_tasks.similarity_report import similarity_section
 from koda_audit.registry import measures
@@ -69,7 +70,7 @@ class SimilarityTask:
         target, reference = _modalities(inputs.target, device), _modalities(inputs.reference, device)
         again = {} if inputs.again is None else _modalities(inputs.again[0], device)
         parts = []
-        for modality in target:
+        for modality in [name for name in target if name in reference]:
             found = similarity(
                 target[modality],
                 reference[modality],
@@ -100,12 +101,14 @@ class SimilarityTask:
 
 
 def _modalities(model: Embeddings, device: torch.device) -> dict[str, Tensor]:
-    """Rows of length 1 of images and of texts, and the two side by side; without texts, images alone."""
-    pairs = model.pairs()
-    image = directions(OnDevice(pairs.image, device)[:], "image")
-    if pairs.text is None:
+    """Rows of length 1 of images and of texts, and the two side by side; images alone where texts tell none apart."""
+    image = directions(OnDevice(model.image, device)[:], "image")
+    texts = None if several_classes(model) else model.pairs().text
+    if texts is None:
         return {"image": image}
-    text = directions(OnDevice(pairs.text, device)[:], "text")
+    text = directions(OnDevice(texts, device)[:], "text")
+    if (text == text[0]).all():  # a single class
+        return {"image": image}
     return {"image": image, "text": text, "joint": torch.cat([image, text], dim=1)}
 
 

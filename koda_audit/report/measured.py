@@ -48,11 +48,11 @@ def results_section(results: pd.DataFrame | None) -> list[Section]:
     """The results table; what is the same in all rows is said once, what no row has is left out."""
     if results is None or results.empty:
         return []
-    filled = results.dropna(axis="columns", how="all")
+    filled = results.mask(results == "").dropna(axis="columns", how="all")
     same = [
         column for column in filled if column not in ("metric", "value") and filled[column].nunique(dropna=False) == 1
     ]
-    said = ", ".join(f"{column} `{escape(str(filled[column].iloc[0]))}`" for column in same)
+    said = ", ".join(f"*{column}* {escape(str(filled[column].iloc[0]))}" for column in same)
     text = f"As in `results.csv`. The same in all rows: {said}." if said else "As in `results.csv`."
     return [Section("All results", text, filled.drop(columns=same))]
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from koda_audit.document import SampleGrid
 
+LONGEST = 400  # characters of a text that are measured, more than any line holds
 CELL, MARGIN, COLUMNS, CAPTION_LINES = 150, 12, 6, 3
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 
@@ -65,6 +66,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> li
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int, more: bool = False) -> str:
+    more, text = more or len(text) > LONGEST, text[:LONGEST]
     if not more and font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

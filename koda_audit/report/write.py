@@ -35,6 +35,7 @@ def write_report(
     images: Callable[[Sequence[str]], Mapping[str, Image.Image]],
     verdicts: pd.DataFrame | None = None,
     environment: Mapping[str, Any] | None = None,
+    beside: Callable[[Path], object] = lambda folder: None,
 ) -> Path:
     """Write a report to ``folder``, replacing an earlier one; returns the path of report.md.
 
@@ -42,6 +43,7 @@ def write_report(
         images: gives the pictures of some sample ids.
         verdicts: a row a gate, its ``verdict`` one of PASS, WARN, FAIL and ERROR; shown first.
         environment: what the whole run was made with; shown last.
+        beside: writes what else belongs to the report into the folder it is given.
 
     Raises:
         InputError: the folder holds something that no report wrote; two figures of the same name.
@@ -69,6 +71,7 @@ def write_report(
         numbers = results_table.frame(results)
         write_csv(work / "results.csv", numbers)
         write_json(work / "results.json", results_table.records(results))
+        beside(work)
         whole = [*verdict_section(verdicts), *sections, *environment_section(environment)]
         write_text(work / "report.md", to_markdown(title, whole, pictures))
         write_text(work / "report.html", to_html(title, sections, shown, numbers, verdicts, environment))

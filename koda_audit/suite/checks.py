@@ -1,0 +1,205 @@
+"""What a suite's names must fulfil, checked without torch and without the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from koda_audit.errors import InputError, unknown
+from koda_audit.registry import alignments, measures
+from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
+from koda_audit.suite.schema import Alignment, Suite
+from koda_audit.suite.text import Place
+
+NEEDS: dict[str, Kind] = {
+    "zeroshot_classification": "classes",
+    "zeroshot_retrieval": "captions",
+    "linear_probe": "classes",
+    "side_effects": "classes",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``absent``: a model or dataset that is not there, which fails alone; anything else stops the suite."""
+
+    place: Place
+    sentence: str
+    absent: bool = False
+
+
+def faults_of(suite: Suite, base: Path, allow_code: bool) -> list[Fault]:
+    """All of them."""
+    data: dict[str, list[DataName]] = {}
+    found = [*_models(suite, base, allow_code), *_data(suite, base, data)]
+    return [*found, *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data), *_gates(suite, data)]
+
+
+def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
+    seen: dict[tuple[str, str], str] = {}
+    for key, model in suite.models.items():
+        place = ("models", key, "model")
+        try:
+            named = model_name(key, model, base)
+        except InputError as error:
+            yield Fault(place, f"models.{key}: {error}")
+            continue
+        if named.name.startswith(PYTHON):
+            if not allow_code:
+                yield Fault(
+                    place, f"models.{key}: '{model.model}' runs code of yours: add --allow-code if you trust it"
+                )
+            if named.name.count(":") < 2:
+                yield Fault(place, f"models.{key}: expected py:module:function, found '{model.model}'")
+        elif "," in model.model and not model.model.startswith(LOCAL):
+            yield Fault(
+                place, f"models.{key}: write the tag after the comma as pretrained: {model.model.split(',')[1]}"
+            )
+        folder = named.folder
+        if folder is not None and not (folder / "open_clip_config.json").is_file():
+            what = "holds no open_clip_config.json" if folder.is_dir() else "does not exist"
+            yield Fault(place, f"models.{key}: the folder {folder} {what}", absent=True)
+        same = (named.name, "" if folder else named.pretrained)
+        if same in seen:
+            yield Fault(place, f"models.{key} is models.{seen[same]} under another name: remove one")
+        seen.setdefault(same, key)
+
+
+def _data(suite: Suite, base: Path, found: dict[str, list[DataName]]) -> Iterator[Fault]:
+    for key, data in suite.datasets.items():
+        try:
+            found[key] = list(data_names(key, data, base, suite.language))
+        except InputError as error:
+            yield Fault(("datasets", key), f"datasets.{key}: {error}")
+            continue
+        for field in ("annotation_file", "classname_file", "template_file"):
+            path = getattr(found[key][0], field)
+            if path and not Path(path).is_file():
+                yield Fault(("datasets", key, field), f"datasets.{key}.{field}: there is no file {path}")
+        for one in found[key]:
+            if one.base is not None and not one.base.is_dir():
+                yield Fault(("datasets", key), f"datasets.{key}: there is no folder {one.base}", absent=True)
+
+
+def _measures(suite: Suite) -> Iterator[Fault]:
+    for name, part in (("discrepancy", suite.discrepancy), ("similarity", suite.similarity)):
+        if part is None:
+            continue
+        yield from _known((name, "on"), part.on, suite.datasets, "dataset")
+        if part.pairs == "all":
+            if len(suite.models) < 2:
+                yield Fault((name,), f"{name} compares two models: name another one under models")
+            continue
+        for number, pair in enumerate(part.pairs):
+            yield from _known((name, "pairs", number), pair, suite.models, "model")
+            if pair[0] == pair[1]:
+                yield Fault((name, "pairs", number), f"{name}.pairs[{number}] compares '{pair[0]}' with itself")
+    if suite.similarity is not None:
+        yield from _known(("similarity", "measures"), suite.similarity.measures, measures().names(), "measure")
+    if suite.gap is not None:
+        yield from _known(("gap", "on"), suite.gap.on, suite.datasets, "dataset")
+        yield from _known(("gap", "alignments"), suite.gap.alignments, ["none", *suite.alignments], "alignment")
+
+
+def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+    used = [part.alignments for part in (suite.gap, suite.benchmark) if part is not None]
+    for key, alignment in suite.alignments.items():
+        place = ("alignments", key)
+        if key in ("none", "all"):
+            yield Fault(place, f"alignments.{key}: this name has a meaning of its own, choose another")
+        if alignment.operator not in alignments().names():
+            yield Fault((*place, "operator"), unknown("operator", alignment.operator, alignments().names()))
+        elif alignment.operator in OPERATORS:
+            yield from _operator(suite, key, alignment)
+        if not any(names == "all" or key in names for names in used):
+            yield Fault(place, f"alignments.{key} is used nowhere: name it in benchmark or gap, or remove it")
+        if alignment.fit_on is not None:
+            yield from _calibration(suite, data, key, alignment)
+
+
+def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
+    fitted_on, parameters = OPERATORS[alignment.operator]
+    place = ("alignments", key)
+    for name in alignment.parameters:
+        if name not in parameters:
+            known = ("operator", "fit_on", "transductive", "gallery", *parameters)
+            yield Fault((*place, name), unknown(f"parameter of {alignment.operator}", name, known))
+    if "teacher" in parameters:
+        teacher = alignment.parameters.get("teacher")
+        if teacher is None:
+            yield Fault(place, f"alignments.{key}: {alignment.operator} needs a teacher: name one of the models")
+        else:
+            yield from _known((*place, "teacher"), [str(teacher)], suite.models, "model")
+    if fitted_on in ("images", "rows", "pairs") and alignment.fit_on is None:
+        yield Fault(place, f"alignments.{key}: {alignment.operator} is fitted: say on what, as fit_on: DATASET:train")
+    if fitted_on == "gallery" and alignment.fit_on is not None:
+        why = "is made from the rows that are evaluated: leave fit_on out"
+        yield Fault((*place, "fit_on"), f"alignments.{key}: {alignment.operator} {why}")
+    if fitted_on != "gallery" and alignment.gallery is not None:
+        yield Fault((*place, "gallery"), f"alignments.{key}: {alignment.operator} has no gallery: leave it out")
+
+
+def _calibration(suite: Suite, data: dict[str, list[DataName]], key: str, alignment: Alignment) -> Iterator[Fault]:
+    assert alignment.fit_on is not None
+    dataset, split = calibration(alignment.fit_on)
+    place = ("alignments", key, "fit_on")
+    if dataset not in suite.datasets:
+        yield Fault(place, unknown("dataset", dataset, suite.datasets))
+    elif len(data.get(dataset, ())) > 1:
+        yield Fault(place, f"alignments.{key}: {dataset} is a collection: fit on one dataset")
+    elif split in (None, suite.datasets[dataset].split) and not alignment.transductive:
+        why = f"its split {suite.datasets[dataset].split} is what is evaluated"
+        train = suite.datasets[dataset].train_split
+        yield Fault(place, f"alignments.{key}: {why}: fit on {dataset}:{train}, or say transductive: true")
+
+
+def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+    part = suite.benchmark
+    if part is None:
+        return
+    yield from _known(("benchmark", "on"), part.on, suite.datasets, "dataset")
+    yield from _known(("benchmark", "alignments"), part.alignments, ["none", *suite.alignments], "alignment")
+    kinds = {
+        kind
+        for key in suite.datasets
+        if part.on == "all" or key in part.on
+        for kind in ([one.kind for one in data[key]] if key in data else [None])  # else it has a fault of its own
+    }
+    for number, task in enumerate(part.tasks):
+        needed = NEEDS.get(task)
+        if needed is not None and kinds and not kinds & {needed, None}:
+            yield Fault(
+                ("benchmark", "tasks", number), f"{task} needs {needed}, and no dataset of the benchmark has them"
+            )
+    if len(set(part.tasks)) < len(part.tasks):
+        yield Fault(("benchmark", "tasks"), "benchmark.tasks: a task is listed twice")
+
+
+def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+    keys = [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
+    for number, gate in enumerate(suite.gates):
+        place = ("gates", number)
+        yield from _known((*place, "model"), [gate.model], suite.models, "model")
+        yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
+        if gate.against is not None:
+            yield from _known((*place, "against"), [gate.against], suite.models, "model")
+        if gate.alignment is not None:
+            yield from _known((*place, "alignment"), [gate.alignment], ["none", *suite.alignments], "alignment")
+
+
+def _known(place: Place, given: str | Iterable[str], known: Iterable[str], kind: str) -> Iterator[Fault]:
+    if given == "all":
+        return
+    seen: set[str] = set()
+    for number, name in enumerate(given):
+        at = (*place, number)
+        if name not in known:
+            yield Fault(at, f"{_path(place)}: {unknown(kind, name, known)}")
+        elif name in seen:
+            yield Fault(at, f"{_path(place)}: '{name}' is listed twice")
+        seen.add(name)
+
+
+def _path(place: Place) -> str:
+    return ".".join(map(str, place))

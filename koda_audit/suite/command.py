@@ -1,0 +1,85 @@
+"""The commands ``init``, ``validate`` and ``run``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from koda_audit._files import check_writable, write_text
+from koda_audit.document import printable
+from koda_audit.errors import InputError
+from koda_audit.suite.load import SuiteError, load_suite
+
+STARTER = Path(__file__).with_name("starter.yaml")
+
+
+def init(file: Path | None, demo: Path | None) -> int:
+    """Write the starter suite, or the demo's with its models and data.
+
+    Raises:
+        InputError: the file exists.
+    """
+    target = demo / "suite.yaml" if demo is not None else file or Path("suite.yaml")
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists: name another place, or remove it")
+    if demo is None:
+        write_text(target, STARTER.read_text("utf-8"))
+        print(f"{target} is written: set models and datasets in it, then `koda-audit validate {target}`")
+        return 0
+    import koda_audit.demo
+    from koda_audit.demo.digits import write_webdatasets
+    from koda_audit.demo.models import write_models
+
+    check_writable(demo, "the folder of --demo")
+    write_models(demo / "models")
+    write_webdatasets(demo / "data")
+    write_text(target, Path(koda_audit.demo.__file__).with_name("suite.yaml").read_text("utf-8"))
+    print(f"{target} is written, with its models and data: `koda-audit run {target}` needs no network")
+    return 0
+
+
+def validate(args: Namespace) -> int:
+    """Print the plan with its cost, or raise all faults at once.
+
+    Raises:
+        SuiteError: one line a fault.
+    """
+    loaded = load_suite(args.suite, args.allow_code)
+    if args.static:
+        for fault in loaded.missing:
+            print(f"note: {printable(fault.sentence)}")
+        print(f"{args.suite}: schema and names are right")
+        return 0
+    from koda_audit.suite.cost import described, host_faults
+    from koda_audit.suite.run import planned
+
+    plan = planned(loaded, args.store)
+    faults = [fault.sentence for fault in loaded.missing] + host_faults(plan)
+    if faults:
+        raise SuiteError("\n".join(faults))
+    print(described(plan, args.quiet))
+    return 0
+
+
+def run(args: Namespace) -> int:
+    """Run a suite; the exit code is the audit's."""
+    from koda_audit.suite.run import planned, run_suite
+
+    if args.dry_run:
+        from koda_audit.suite.cost import described
+
+        print(described(planned(load_suite(args.suite, args.allow_code), args.store), args.quiet))
+        return 0
+
+    def say(line: str) -> None:
+        if line.startswith(("error", "warning")):
+            print(f"koda-audit: {printable(line)}", file=sys.stderr)
+        elif not args.quiet:
+            print(printable(line), flush=True)
+
+    audit = run_suite(args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say)
+    if audit.failures:
+        print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
+    print(f"Report: {audit.folder / 'report.md'}")
+    return audit.exit_code

@@ -1,0 +1,119 @@
+"""A suite from its file to its report. Torch is imported only where a cell is left to compute."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from koda_audit._files import cache_folder, check_writable
+from koda_audit.embeddings.store import Store
+from koda_audit.errors import KodaAuditError
+from koda_audit.report.write import check_replaceable
+from koda_audit.suite.cells import Cells, Finished
+from koda_audit.suite.load import Loaded, load_suite
+from koda_audit.suite.plan import Cell, Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A finished run: its folder, its table of results (``koda_audit.results.COLUMNS``), and what failed.
+
+    ``exit_code`` is 0 where all was measured and passed, 1 where a gate failed, 2 where a cell or a gate has an error.
+    """
+
+    folder: Path
+    frame: pd.DataFrame
+    failures: Mapping[str, str]
+    exit_code: int
+
+
+def default_store() -> Path:
+    """The store that ``clip_benchmark eval`` uses for our tasks, too."""
+    return cache_folder().with_name("koda_store")
+
+
+def planned(loaded: Loaded, store: Path | None = None) -> Plan:
+    """The cells of a suite, and where finished ones lie."""
+    return Plan(loaded, Cells((store or default_store()) / "cells"))
+
+
+def run_suite(
+    suite: str | Path,
+    output: str | Path = "reports/latest",
+    *,
+    store: str | Path | None = None,
+    allow_code: bool = False,
+    quiet: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Audit:
+    """Do what is missing of a suite, and write its report.
+
+    Args:
+        suite: the YAML file.
+        output: folder of the report; an earlier report there is replaced.
+        store: of embeddings and finished cells; default: that of ``clip_benchmark eval``.
+        allow_code: whether models given as ``py:`` may run.
+        quiet: no progress bars.
+        say: is told what is being done, a line a cell.
+
+    Raises:
+        SuiteError: the suite is wrong, one line a fault; nothing was started.
+        InputError: the output or the store cannot be written.
+    """
+    from koda_audit.suite.table import write_audit
+
+    loaded = load_suite(suite, allow_code)
+    folder = Path(output)
+    check_writable(folder.parent, "the folder of --output")
+    check_replaceable(folder)
+    home = Store(Path(store) if store else default_store())
+    plan = planned(loaded, home.folder)
+    for fault in loaded.missing:
+        say(f"warning: {fault.sentence}: what needs it will fail")
+    finished, failures = complete(plan, home, quiet, say)
+    return write_audit(plan, finished, failures, folder)
+
+
+def complete(
+    plan: Plan, store: Store, quiet: bool, say: Callable[[str], object]
+) -> tuple[dict[Cell, Finished], dict[Cell, str]]:
+    """Compute the cells that are missing; one that fails takes with it only those that need it."""
+    workshop: Any = None
+    finished: dict[Cell, Finished] = {}
+    failures: dict[Cell, str] = {}
+    for number, cell in enumerate(plan.cells, 1):
+        lost = next((need for need in cell.needs if need in failures), None)
+        if lost is not None:
+            failures[cell] = f"needs what failed ({lost.name}): {failures[lost]}"
+            continue
+        try:
+            key = plan.key(cell)
+            done = None if key is None else plan.finished.load(key)
+            if done is None:
+                if workshop is None:
+                    from koda_audit.suite.work import Workshop
+
+                    workshop = Workshop(plan, store, quiet)
+                say(f"[{number}/{len(plan.cells)}] {cell.name}")
+                made = workshop.do(cell)
+                plan.forget(cell)  # the host may have downloaded files, which are a part of the key
+                key = plan.key(cell)
+                assert key is not None
+                plan.finished.write(key, made)
+                done = plan.finished.load(key)  # what a rerun will read, so that it says the same
+                assert done is not None
+            finished[cell] = done
+        except Exception as error:  # whatever one cell raises must not stop the others; it is reported, and ends in 2
+            if os.environ.get("KODA_AUDIT_DEBUG") == "1":
+                traceback.print_exc()
+            kind = "" if isinstance(error, KodaAuditError) else f"{type(error).__name__}: "
+            failures[cell] = kind + " ".join(str(error).split())
+            say(f"error: {cell.name}: {failures[cell]}")
+    return finished, failures

@@ -1,0 +1,160 @@
+"""Finished cells as one table of results, and the folder of an audit around it."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from koda_audit._files import write_json
+from koda_audit.report.write import write_report
+from koda_audit.results import Result, frame, signature
+from koda_audit.suite.cells import Finished, Queries
+from koda_audit.suite.plan import TASKS, Cell, Plan
+from koda_audit.suite.sections import sample_pictures, sections_of
+from koda_audit.suite.sources import libraries
+
+if TYPE_CHECKING:
+    from koda_audit.suite.run import Audit
+
+MEASURING = ("compare", "similarity", "gap", "evaluate")
+
+
+def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping[Cell, str], folder: Path) -> Audit:
+    """The report, the table, the outcomes and all else that an audit leaves; an earlier report there is replaced."""
+    from koda_audit.suite.run import Audit
+
+    rows = [*results(plan, finished), *errors(plan, failures)]
+    sections, tables = sections_of(plan, finished, failures)
+    pictures = sample_pictures(finished)
+
+    def images(wanted: Sequence[str]) -> dict[str, Image.Image]:
+        return {name: Image.open(io.BytesIO(pictures[name])).convert("RGB") for name in wanted}
+
+    environment = environment_of(plan, finished)
+
+    def beside(work: Path) -> None:
+        write_json(work / "environment.json", environment)
+        for cell, record in host_records(plan, finished, rows):
+            write_json(work / "json" / f"{cell.file}.json", record)
+
+    title = f"Audit: {plan.suite.suite}"
+    write_report(folder, title, sections, tables, rows, images, environment=environment, beside=beside)
+    failed = {cell.name: error for cell, error in failures.items()}
+    if plan.suite.gates:
+        failed["gates"] = f"{len(plan.suite.gates)} gates are not judged: this version has none, take them for no pass"
+    return Audit(folder, frame(rows), failed, 2 if failed else 0)
+
+
+def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:
+    """A row a number."""
+    for cell, done in finished.items():
+        if cell.step not in MEASURING:
+            continue
+        signed = _signatures(cell, done, finished)
+        for number in done.numbers:
+            yield Result(
+                **_where(plan, cell),
+                metric=number.metric,
+                value=number.value,
+                ci_low=number.low,
+                ci_high=number.high,
+                n=number.n,
+                seed=plan.suite.seed,
+                **signed,
+            )
+
+
+def errors(plan: Plan, failures: Mapping[Cell, str]) -> Iterator[Result]:
+    """A row a cell that failed; it has no number."""
+    for cell, error in failures.items():
+        yield Result(**_where(plan, cell), metric="", value=None, seed=plan.suite.seed, status="error", error=error)
+
+
+def outcomes_of(finished: Mapping[Cell, Finished]) -> Iterator[tuple[Cell, str, Queries]]:
+    """Cell, metric, and the outcome of each query with the row of its image."""
+    for cell, done in finished.items():
+        for metric, queries in done.outcomes.items():
+            yield cell, metric, queries
+
+
+def ids_of(finished: Mapping[Cell, Finished]) -> dict[str, list[str]]:
+    """The sample ids of each dataset that was evaluated, in the order of the rows."""
+    return {
+        need.dataset: finished[need].facts["ids"]
+        for cell in finished
+        for need in cell.needs
+        if need.step == "embed" and (need.dataset, need.split) == (cell.dataset, cell.split)
+    }
+
+
+def host_records(
+    plan: Plan, finished: Mapping[Cell, Finished], rows: list[Result]
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """What ``clip_benchmark build`` reads: flat metrics a cell, and keys that tell cells apart, as its columns."""
+    for cell, done in finished.items():
+        if cell.step in MEASURING:
+            where, signed = _where(plan, cell), _signatures(cell, done, finished)
+            where["alignment"] = cell.alignment or "none"
+            metrics = {number.metric: number.value for number in done.numbers}
+            yield cell, {**where, **signed, "metrics": metrics}
+
+
+def environment_of(plan: Plan, finished: Mapping[Cell, Finished]) -> dict[str, Any]:
+    """Versions, machine, seed, and what models and data were."""
+    facts = {cell: done.facts for cell, done in finished.items() if cell.step == "embed"}
+    model_keys = ("weights", "preprocess", "device", "dtype", "batch_size")
+    return {
+        "suite": plan.suite.suite,
+        "suite_sha256": plan.loaded.sha256,
+        "seed": plan.suite.seed,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": libraries(),
+        "models": {cell.model: {key: known[key] for key in model_keys} for cell, known in facts.items()},
+        "datasets": {
+            f"{cell.dataset}:{cell.split}": {key: known[key] for key in ("fingerprint", "prompts", "kind", "n")}
+            for cell, known in facts.items()
+        },
+    }
+
+
+def _where(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """The columns that say what a row is about."""
+    return {
+        "suite": plan.suite.suite,
+        "model": cell.model,
+        "pretrained": plan.models[cell.model].written,
+        "reference": cell.reference,
+        "dataset": cell.dataset,
+        "split": cell.split,
+        "language": plan.data[cell.dataset].language,
+        "task": cell.task or TASKS[cell.step],
+        "alignment": cell.alignment,
+    }
+
+
+def _signatures(cell: Cell, done: Finished, finished: Mapping[Cell, Finished]) -> dict[str, str]:
+    """Protocol: what was measured, on which samples. Provenance: by which weights, code and machine."""
+    embedded = list(_embedded(cell))
+    facts = [finished[one].facts for one in embedded]
+    aligned = [dict(need.options) for need in cell.needs if need.step == "align"]
+    data = [[known["fingerprint"], known["prompts"], one.split] for one, known in zip(embedded, facts, strict=True)]
+    made = [[known[key] for key in ("embedding", "device", "libraries")] for known in facts]
+    distinct = [part for part, _ in groupby(sorted(data))]
+    return {
+        "protocol": signature([cell.step, cell.task, dict(done.settings), aligned, distinct]),
+        "provenance": signature([made, libraries()]),
+    }
+
+
+def _embedded(cell: Cell) -> Iterator[Cell]:
+    for need in cell.needs:
+        if need.step == "embed":
+            yield need
+        yield from _embedded(need)

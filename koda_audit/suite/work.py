@@ -1,0 +1,306 @@
+"""What each kind of cell computes. The only module of a suite that imports torch."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from koda_audit._files import digest
+from koda_audit._gap.metrics import modality_gap
+from koda_audit._gap.robustness import gap_robustness
+from koda_audit._gap.table import METRICS as GAP
+from koda_audit._similarity.measure import similarity
+from koda_audit.alignment.fit import fit_alignment
+from koda_audit.alignment.operator import load_alignment
+from koda_audit.data.dataset import Dataset
+from koda_audit.data.load import check_dataset, load_dataset
+from koda_audit.document import Section
+from koda_audit.embeddings.container import Embeddings
+from koda_audit.embeddings.extract import embed
+from koda_audit.embeddings.store import Store
+from koda_audit.errors import DataError
+from koda_audit.evaluation.tasks import evaluate
+from koda_audit.host_tasks.discrepancy import task as discrepancy
+from koda_audit.host_tasks.protocol import Inputs
+from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
+from koda_audit.report.pictures import thumbnail, wanted_ids
+from koda_audit.suite.cells import Finished, Number, as_plain
+from koda_audit.suite.interval import mean_interval
+from koda_audit.suite.plan import Cell, Plan
+
+Record = dict[str, Any]
+OPERATOR = "alignment"  # folder of a fitted alignment in its cell
+KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
+
+
+class Workshop:
+    """Computes cells of one plan; embeddings are read from the store.
+
+    Args:
+        store: of embeddings.
+        quiet: no progress bars.
+    """
+
+    def __init__(self, plan: Plan, store: Store, quiet: bool) -> None:
+        self.plan, self.suite, self.store, self.quiet = plan, plan.suite, store, quiet
+        device = self.suite.device
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._models: OrderedDict[Any, LoadedModel] = OrderedDict()
+        self._data: OrderedDict[Any, Dataset] = OrderedDict()
+        self._embedded: OrderedDict[Any, Embeddings] = OrderedDict()
+        self._steps: Mapping[str, Callable[[Cell], Finished]] = {
+            "embed": self._embed,
+            "compare": self._compare,
+            "similarity": self._similarity,
+            "gap": self._gap,
+            "align": self._align,
+            "evaluate": self._evaluate,
+        }
+
+    def do(self, cell: Cell) -> Finished:
+        """Compute a cell whose needs are finished.
+
+        Raises:
+            KodaAuditError: it cannot be done.
+        """
+        return self._steps[cell.step](cell)
+
+    def _embed(self, cell: Cell) -> Finished:
+        found = self._extracted(cell)
+        meta = found.meta["ingredients"]
+        model, data = meta["model"], meta["dataset"]
+        expected = self.plan.on(cell).kind
+        if expected not in (None, data["kind"]):
+            raise DataError(
+                f"dataset '{cell.dataset}' holds {data['kind']}: mend its task in the suite, or leave it out"
+            )
+        facts = {
+            "embedding": self.store.path(meta).name,
+            "n": len(found),
+            "kind": data["kind"],
+            "fingerprint": data["fingerprint"],
+            "prompts": digest(meta["prompts"]),
+            "weights": model["weights"],
+            "preprocess": model["preprocess_text"],
+            "device": found.meta["device"],
+            "batch_size": found.meta["batch_size"],
+            "dtype": meta["dtype"],
+            "libraries": meta["libraries"],
+            "ids": list(found.ids),
+        }
+        return Finished(facts=facts)
+
+    def _compare(self, cell: Cell) -> Finished:
+        models = [self._read(need) for need in cell.needs]
+        target, reference = models[0], models[1]
+        again = (models[2], models[3]) if len(models) == 4 else None
+        options = Namespace(**{name if name == "seed" else f"koda_{name}": each for name, each in cell.options.items()})
+        discrepancy.check(options, len(target))
+        outcome = discrepancy.run(Inputs(target, reference, options, self.device, again))
+        sections, pictures = self._drawn(cell, outcome.sections, target.ids)
+        numbers = [Number(metric, value, n=len(target)) for metric, value in outcome.metrics.items()]
+        return Finished(tuple(numbers), outcome.settings, sections, outcome.files, pictures)
+
+    def _similarity(self, cell: Cell) -> Finished:
+        options = dict(cell.options)
+        modality, k = options.pop("modality"), options.pop("k")
+        if {"mutual_knn", "cknna"} & set(options["measures"]):
+            options["k"] = k
+        found = similarity(*(self._units(need, modality) for need in cell.needs), **options)
+        numbers = []
+        for measure, row in found.iterrows():
+            n = int(row["n"])
+            numbers.append(Number(str(measure), row["value"], row["low"], row["high"], n))
+            if options["permutations"]:
+                numbers.append(Number(f"{measure}_p_value", row["p_value"], n=n))
+        settings = {**options, "modality": modality, "rows": sorted(set(found["rows"]))}
+        return Finished(tuple(numbers), settings, tables={"similarity": found.reset_index()})
+
+    def _gap(self, cell: Cell) -> Finished:
+        options, embedded = dict(cell.options), self._aligned(cell)
+        pairs = embedded.pairs()
+        if pairs.text is None:
+            raise DataError(f"dataset '{cell.dataset}' has no texts, and so no gap")
+        image, text = np.asarray(pairs.image), np.asarray(pairs.text)
+        n, seed = len(image), options["seed"]
+        if options["interval"]:
+            found = {key: tuple(each) for key, each in modality_gap(image, text, interval=True, seed=seed).items()}
+        else:
+            values = modality_gap(image, text, seed=seed)
+            found = {key: (value, np.nan, np.nan, np.nan) for key, value in values.items()}
+        numbers = [Number(key, value, low, high, n) for key, (value, low, high, _) in found.items()]
+        rows = [(key, *each, GAP[key].definition) for key, each in found.items()]
+        tables = {"gap": pd.DataFrame(rows, columns=["metric", "value", "low", "high", "null", "definition"])}
+        if options["robustness"]:
+            tables["robustness"] = self._robustness(embedded, image, text, options["robustness"], seed)
+            numbers += _robust_numbers(tables["robustness"], n)
+        return Finished(tuple(numbers), options, tables=tables)
+
+    def _robustness(self, embedded: Embeddings, image: Any, text: Any, options: Record, seed: int) -> pd.DataFrame:
+        labels = embedded.labels
+        classes = embedded.text is None and labels is not None
+        gallery, truth = (embedded.class_text, labels) if classes else (text, np.arange(len(image)))
+        rest = {name: value for name, value in options.items() if name != "total_var"}
+        frames = [
+            gap_robustness(gallery, image, truth, total_var=total_var, seed=seed, **rest).frame.assign(
+                total_var=total_var
+            )
+            for total_var in options["total_var"]
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def _align(self, cell: Cell) -> Finished:
+        options = dict(cell.options)
+        if "teacher" in options:
+            options["teacher"] = self._read(cell.needs[1])
+        operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
+        info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
+        info["figures"] = operator.info["figures"]
+        return Finished(settings={**operator.params, **info}, save=lambda folder: operator.save(folder / OPERATOR))
+
+    def _evaluate(self, cell: Cell) -> Finished:
+        embedded, options = self._aligned(cell), dict(cell.options)
+        name = "joint_clustering" if cell.task == "clustering" else cell.task
+        if cell.task == "linear_probe":
+            options["train"] = self._aligned(cell, train=True)
+        if cell.task == "side_effects" and cell.alignment is not None:
+            options["unaligned"] = self._read(cell.needs[0])
+        found = evaluate(embedded, name, device=torch.device(self.device), **options)
+        numbers, outcomes = [], {}
+        for metric, value in found.values.items():
+            queries = found.outcomes.get(metric)
+            if queries is None:
+                numbers.append(Number(metric, value, n=len(embedded)))
+                continue
+            low, high = mean_interval(queries.values, queries.image, self.suite.seed)
+            numbers.append(Number(metric, value, low, high, len(queries.values)))
+            outcomes[metric] = (queries.values.astype(np.float32), queries.image.astype(np.int32))
+        chances = {metric: chance for metric in found.values if (chance := _chance(metric, embedded)) is not None}
+        return Finished(tuple(numbers), dict(cell.options), outcomes=outcomes, facts={"chance": chances})
+
+    def _aligned(self, cell: Cell, train: bool = False) -> Embeddings:
+        """The embeddings of a cell under its alignment; those a probe is trained on may be what it was fitted on."""
+        embedded = self._read(cell.needs[-1] if train else cell.needs[0])
+        if cell.alignment is None:
+            return embedded
+        key = self.plan.key(cell.needs[1])
+        assert key is not None
+        operator = load_alignment(self.plan.finished.path(key) / OPERATOR)
+        if train:
+            operator = replace(operator, info={**operator.info, "transductive": True})
+        return operator.apply(embedded)
+
+    def _units(self, cell: Cell, modality: str) -> Any:
+        pairs = self._read(cell).pairs()
+        rows = pairs.image if modality == "image" else pairs.text
+        if rows is None:
+            raise DataError(f"dataset '{cell.dataset}' has no texts: compare images")
+        values = np.asarray(rows, dtype=np.float64)
+        return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+    def _read(self, cell: Cell) -> Embeddings:
+        """Embeddings of a finished cell, in the order of the dataset."""
+        if cell not in self._embedded:
+            key = self.plan.key(cell)
+            assert key is not None
+            record = self.plan.finished.read(key)
+            assert record is not None
+            found = self.store.complete(self.store.folder / record["facts"]["embedding"])
+            found = self._extracted(cell) if found is None else found  # the store was emptied meanwhile
+            found.meta["model"] = f"{cell.model} again" if cell.again else cell.model
+            self._embedded[cell] = found.aligned_to(record["facts"]["ids"])
+            while len(self._embedded) > KEPT:
+                self._embedded.popitem(last=False)
+        return self._embedded[cell]
+
+    def _extracted(self, cell: Cell) -> Embeddings:
+        dataset = self._dataset(cell)
+        size = self.suite.batch_size
+        return embed(
+            self._model(cell, dataset.language),
+            dataset,
+            self.store,
+            # other neighbours for every sample: no multiple and no part of the size
+            batch_size=max(2, 2 * size // 3 + 1) if cell.again else size,
+            workers=self.suite.num_workers,
+            dtype=self.suite.dtype,
+            quiet=self.quiet,
+            variant="other batches" if cell.again else None,
+        )
+
+    def _model(self, cell: Cell, language: str) -> LoadedModel:
+        key = (cell.model, language)
+        if key not in self._models:
+            self._models.clear()
+            named = self.plan.models[cell.model]
+            spec = ModelSpec(named.name, named.pretrained, named.model_type)
+            check_model(spec, allow_code=True)  # whether it is allowed was asked when the suite was read
+            self._models[key] = load_model(spec, self.device, language=language)
+        return self._models[key]
+
+    def _dataset(self, cell: Cell) -> Dataset:
+        named = self.plan.on(cell)
+        if named not in self._data:
+            self._data.clear()
+            check_dataset(named.name, named.root, named.split)
+            self._data[named] = load_dataset(
+                named.name,
+                named.root,
+                named.split,
+                language=named.language,
+                annotation_file=named.annotation_file,
+                classname_file=named.classname_file,
+                template_file=named.template_file,
+                hash_file=self.store.file_sha256,
+            )
+        return self._data[named]
+
+    def _drawn(self, cell: Cell, sections: Iterable[Section], ids: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
+        """Sections as plain types, and their pictures by name, those of samples too while the images are at hand."""
+        whole = list(sections)
+        grids = [grid for section in whole for grid in section.grids]
+        shown = self._dataset(cell).images(wanted_ids(grids), ids) if grids else {}
+        pictures, found = {f"sample {sample}": thumbnail(image) for sample, image in shown.items()}, []
+        for section in whole:
+            pictures |= {picture.name: picture.png for picture in section.pictures}
+            found.append(
+                {
+                    "title": section.title,
+                    "text": section.text,
+                    "table": None if section.table is None else as_plain(section.table),
+                    "figures": {picture.name: picture.title for picture in section.pictures},
+                    "grids": [vars(grid) for grid in section.grids],
+                }
+            )
+        return tuple(found), pictures
+
+
+def _robust_numbers(frame: pd.DataFrame, n: int) -> Iterator[Number]:
+    for row in frame.to_dict("records"):
+        at = f"var={row['total_var']:g},alpha={row['alpha']:g}"
+        for metric in ("agreement", "noisy_accuracy"):
+            yield Number(f"{metric}@{at}", row[metric], n=n)
+
+
+def _chance(metric: str, embedded: Embeddings) -> float | None:
+    """What blind guessing reaches; None where that is no one number."""
+    name, _, k = metric.partition("@")
+    classes = 0 if embedded.class_text is None else len(embedded.class_text)
+    if name in ("acc1", "probe_accuracy", "mean_per_class_recall", "probe_mean_per_class_recall") and classes:
+        return 1 / classes
+    if name == "acc5" and classes:
+        return min(1.0, 5 / classes)
+    if name == "image_retrieval_recall":
+        return min(1.0, int(k) / len(embedded))
+    if name == "text_retrieval_recall" and embedded.text_image is not None:
+        own, m = np.bincount(embedded.text_image, minlength=len(embedded)), len(embedded.text_image)
+        return float(1 - stats.hypergeom.pmf(0, m, own, min(int(k), m)).mean())
+    return 0.0 if name == "ari" else None

@@ -1,0 +1,199 @@
+"""Suites that are wrong: each gives its sentence with file and line, none a traceback, and none starts anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from koda_audit import cli
+from koda_audit.suite.load import load_suite
+
+GOOD = """\
+suite: good
+models:
+  one: {model: "local-dir:one"}
+  two: {model: "local-dir:two"}
+datasets:
+  pairs: {dataset: wds/pairs, root: pairs, task: zeroshot_retrieval}
+  kinds: {dataset: wds/kinds, root: kinds, task: zeroshot_classification}
+discrepancy: {pairs: all, on: [pairs], directions: 3}
+similarity: {measures: [cka_linear]}
+gap: {on: [pairs]}
+alignments:
+  centred: {operator: center_renorm, fit_on: "pairs:train"}
+benchmark: {tasks: [zeroshot_retrieval], alignments: [none, centred]}
+gates:
+  - {metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.01}
+"""
+
+
+def bomb() -> str:
+    lines = ["suite: bomb", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    return "\n".join(lines)
+
+
+# name: what is replaced in the good suite, by what, and the line and words that the message must have
+BAD = {
+    "unknown key": ("modles:\n", "models:\n", 2, "unknown key 'modles': did you mean 'models'"),
+    "unknown key of a part": ("direction: 3", "directions: 3", 8, "did you mean 'directions'"),
+    "unknown key of a model": ('{modle: "local-dir:one"}', '{model: "local-dir:one"}', 3, "did you mean 'model'"),
+    "unknown key of a gate": ("max_dorp: 0.01", "max_drop: 0.01", 15, "did you mean 'max_drop'"),
+    "text for a number": ("directions: many", "directions: 3", 8, "found 'many'"),
+    "number for a text": ("suite: 5", "suite: good", 1, "valid string"),
+    "truth for a number": ("directions: true", "directions: 3", 8, "valid integer"),
+    "list for a mapping": ("gap: [pairs]\n", "gap: {on: [pairs]}\n", 10, "a mapping with the keys of Gap"),
+    "text for a list": (
+        "on: pairs, directions",
+        "on: [pairs], directions",
+        8,
+        "'all', or a list of names from datasets",
+    ),
+    "out of range": ("directions: 0", "directions: 3", 8, "greater than or equal to 1"),
+    "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "finite"),
+    "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "greater than or equal to 0"),
+    "unknown choice": ("directions: 3, kernel: rfb", "directions: 3", 8, "did you mean 'rbf'"),
+    "unknown task": ("[zeroshot_retrival]", "[zeroshot_retrieval]", 13, "did you mean 'zeroshot_retrieval'"),
+    "unknown measure": ("[cka_liner]", "[cka_linear]", 9, "did you mean 'cka_linear'"),
+    "unknown operator": ("operator: center_renrom", "operator: center_renorm", 12, "did you mean 'center_renorm'"),
+    "unknown parameter": ("center_renorm, lam: 1", "center_renorm", 12, "unknown parameter of center_renorm 'lam'"),
+    "unknown dataset": ("on: [pears]", "on: [pairs]", 8, "unknown dataset 'pears': did you mean 'pairs'"),
+    "unknown model of a pair": ("pairs: [[one, tow]]", "pairs: all", 8, "did you mean 'two'"),
+    "pair of one": ("pairs: [[one]]", "pairs: all", 8, "a list of [reference, model]"),
+    "pair with itself": ("pairs: [[one, one]]", "pairs: all", 8, "compares 'one' with itself"),
+    "unknown model of a gate": ("model: tow", "model: two", 15, "did you mean 'two'"),
+    "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
+    "unknown calibration": ('"pears:train"', '"pairs:train"', 12, "did you mean 'pairs'"),
+    "fitted on nothing": ("center_renorm}", 'center_renorm, fit_on: "pairs:train"}', 12, "fit_on: DATASET:train"),
+    "fitted on what is evaluated": ('"pairs:test"', '"pairs:train"', 12, "what is evaluated"),
+    "gallery on a calibration": ("orthogonal_translate, fit", "center_renorm, fit", 12, "leave fit_on out"),
+    "two bounds": ("max_drop: 0.01, min: 1", "max_drop: 0.01", 15, "exactly one of max_drop"),
+    "no bound": ("against: one}", "against: one, max_drop: 0.01}", 15, "found none"),
+    "no models": ("models: {}\nothers:\n", "models:\n", 2, "models"),
+    "same model twice": ('two: {model: "local-dir:one"}', 'two: {model: "local-dir:two"}', 4, "under another name"),
+    "duplicate name": ("  one: {model: x}\n  one:", "  one:", 4, "stands here twice: the first is on line 3"),
+    "listed twice": ("on: [pairs, pairs]", "on: [pairs]", 8, "listed twice"),
+    "task without data": ("tasks: [linear_probe], on: [pairs]", "tasks: [zeroshot_retrieval]", 13, "needs classes"),
+    "no benchmark uses it": ("[none]}", "[none, centred]}", 12, "used nowhere"),
+    "missing file": ("root: kinds, classname_file: nope.json", "root: kinds", 7, "there is no file"),
+    "path escape in a name": ("  ../../etc: {model: x}\n  one:", "  one:", 3, "a name has letters"),
+    "path escape of the suite": ("suite: ../../x", "suite: good", 1, "a name has letters"),
+    "path escape of a split": ("root: pairs, split: ../../etc", "root: pairs", 6, "a split is one word"),
+    "unset variable": ('root: "${NOT_SET_ANYWHERE}/x"', "root: pairs", 6, "NOT_SET_ANYWHERE is not set"),
+    "field of a root": ('root: "{model}/x"', "root: pairs", 6, "only {dataset} and {dataset_cleaned}"),
+    "variable outside a path": ('suite: "${HOME}"', "suite: good", 1, "a name has letters"),
+    "code without permission": ("py:here:load", "local-dir:one", 3, "add --allow-code"),
+    "zero byte": ('root: "a\\0b"', "root: pairs", 6, "zero byte"),
+    "tag that would run": ("suite: !!python/object/apply:os.system [ls]", "suite: good", 1, "plain values only"),
+    "no YAML": ("suite: [", "suite: good", None, "no YAML"),
+    "a key that is no word": ("{a: b}: x\nsuite: good", "suite: good", 1, "a key must be a word"),
+    "huge number": (f"directions: {'9' * 5000}", "directions: 3", 8, "is no int"),
+}
+WHOLE = {
+    "empty": (b"", "is empty"),
+    "comments only": (b"# nothing\n", "is empty"),
+    "a list": (b"- suite\n", ":1: a suite is a mapping"),
+    "a text": (b"suite", ":1: a suite is a mapping"),
+    "two documents": (b"suite: a\n---\nsuite: b\n", "no YAML"),
+    "alias bomb": (bomb().encode(), "use fewer anchors and aliases"),
+    "anchor in itself": (b"suite: &a [*a]\n", "use fewer anchors and aliases"),
+    "deep": (b"[" * 50_000, "nested too deeply"),
+    "huge": (b"# " + b"x" * 200_000, "larger than 100 kB"),
+    "no UTF-8": (b"suite: good\nmodels: \xff\xfe\n", ":2: no UTF-8"),
+    "control characters": (b"suite: a\x07b\n", "no YAML"),
+    "unknown alias": (b"suite: *nowhere\n", ":1: no YAML"),
+}
+
+
+def refused(tmp_path: Path, raw: bytes, capsys, words: tuple[str, ...]) -> str:
+    file = tmp_path / "suite.yaml"
+    file.write_bytes(raw)
+    assert cli.main([*words, str(file)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["suite.yaml"], "something was started"
+    return printed.err
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_the_suite_they_are_made_from_is_right(tmp_path):
+    (tmp_path / "suite.yaml").write_text(GOOD)
+    loaded = load_suite(tmp_path / "suite.yaml")
+    assert len(loaded.missing) == 4  # its models and datasets do not exist, which is no fault of the suite
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_suite(name, tmp_path, capsys):
+    new, old, line, words = BAD[name]
+    assert GOOD.count(old) >= 1
+    message = refused(tmp_path, GOOD.replace(old, new, 1).encode(), capsys, ("validate", "--static"))
+    assert words in message
+    assert "suite.yaml:" in message
+    if line is not None:
+        assert any(f"suite.yaml:{line}: " in one and words in one for one in message.splitlines()), message
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_bad_file(name, tmp_path, capsys):
+    raw, words = WHOLE[name]
+    assert words in refused(tmp_path, raw, capsys, ("validate", "--static"))
+
+
+@pytest.mark.parametrize("name", ["unknown key", "code without permission", "missing file", "unknown dataset"])
+def test_run_starts_nothing_either(name, tmp_path, capsys):
+    new, old, _, words = BAD[name]
+    assert words in refused(tmp_path, GOOD.replace(old, new, 1).encode(), capsys, ("run", "--output", "out"))
+
+
+def test_all_faults_at_once_in_the_order_of_the_file(tmp_path, capsys):
+    wrong = GOOD.replace("directions: 3", "direction: 3, kernel: rfb").replace("model: two", "model: tow")
+    wrong = wrong.replace("[cka_linear]", "[cka_liner]").replace("[none, centred]", "[none, centered]")
+    message = refused(tmp_path, wrong.encode(), capsys, ("validate", "--static"))
+    lines = [int(line.split("suite.yaml:")[1].split(":")[0]) for line in message.splitlines()]
+    assert lines == [8, 8, 9, 12, 13, 15]  # 12: centred is used nowhere now
+
+
+def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
+    assert cli.main(["validate", "--static", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert cli.main(["validate", "--static", "nope.yaml"]) == 2
+    assert "nope.yaml cannot be read: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("1e-3", 0.001), ("0.5", 0.5), ("5", 5.0), (".5", 0.5)],
+)
+def test_numbers_as_people_write_them(written, meant, tmp_path):
+    (tmp_path / "suite.yaml").write_text(GOOD.replace("max_drop: 0.01", f"max_drop: {written}"))
+    assert load_suite(tmp_path / "suite.yaml").suite.gates[0].max_drop == meant
+
+
+def test_words_that_yaml_1_1_takes_for_truth_are_names(tmp_path):
+    text = GOOD.replace("  one:", "  no:").replace("against: one", "against: no") + "language: no\n"
+    (tmp_path / "suite.yaml").write_text(text)
+    loaded = load_suite(tmp_path / "suite.yaml").suite
+    assert list(loaded.models) == ["no", "two"]
+    assert loaded.language == "no"
+
+
+def test_unicode_names_are_names(tmp_path):
+    (tmp_path / "suite.yaml").write_text(
+        GOOD.replace("one:", "größe:").replace("against: one", "against: größe"), encoding="utf-8"
+    )
+    assert "größe" in load_suite(tmp_path / "suite.yaml").suite.models
+
+
+def test_an_alias_is_the_value_it_names(tmp_path):
+    text = GOOD.replace("on: [pairs], directions", "on: &here [pairs], directions").replace(
+        "gap: {on: [pairs]", "gap: {on: *here"
+    )
+    (tmp_path / "suite.yaml").write_text(text)
+    assert load_suite(tmp_path / "suite.yaml").suite.gap.on == ["pairs"]

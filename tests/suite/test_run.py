@@ -1,0 +1,302 @@
+"""Suites as real processes on tiny models and data: finished, resumed, killed, failing in part."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from clip_benchmark.cli import main_build
+from conftest import write_tiny_clip, write_webdataset
+from PIL import Image, ImageOps
+
+from koda_audit import cli, run_suite
+from koda_audit.embeddings.store import Store
+from koda_audit.evaluation.classification import zeroshot_classification
+from koda_audit.results import COLUMNS
+from koda_audit.suite.cells import Cells
+from koda_audit.suite.load import load_suite
+from koda_audit.suite.plan import Plan
+from koda_audit.suite.run import Audit
+
+ROOT = Path(__file__).parents[2]
+SUITE = """\
+suite: tiny
+models:
+  one: {model: "local-dir:one"}
+  two: {model: "local-dir:two"}
+datasets:
+  pairs: {dataset: wds/pairs, root: pairs}
+  kinds: {dataset: wds/kinds, root: kinds}
+num_workers: 0
+discrepancy: {on: [pairs], directions: 1, halves: 2}
+similarity: {on: [pairs], measures: [cka_linear_debiased, mutual_knn], k: 3}
+gap: {on: [kinds], alignments: [none, centred], robustness: {trials: 2}}
+alignments:
+  centred: {operator: center_renorm, fit_on: "pairs:train"}
+  closer: {operator: orthogonal_translate}
+benchmark:
+  tasks: [zeroshot_classification, zeroshot_retrieval, linear_probe, clustering, side_effects]
+  probe_C: 1.0
+"""
+SMALL = """\
+suite: small
+models: {one: {model: "local-dir:one"}, two: {model: "local-dir:two"}}
+datasets: {pairs: {dataset: wds/pairs, root: pairs}}
+num_workers: 0
+similarity: {measures: [cka_linear]}
+benchmark: {tasks: [zeroshot_retrieval]}
+"""
+
+
+def audit(folder: Path, *words: str, suite: str = "suite.yaml") -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-W", "error", "-m", "koda_audit.cli", "run", suite, "--store", "store", *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def here(folder: Path, output: str, suite: str = "suite.yaml") -> tuple[Audit, list[str]]:
+    """The same in this process, and what was said."""
+    said: list[str] = []
+    done = run_suite(folder / suite, folder / output, store=folder / "store", say=said.append)
+    return done, said
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    write_tiny_clip(folder / "one")
+    write_tiny_clip(folder / "two", seed=1)
+    write_webdataset(folder / "pairs", n=24)
+    write_webdataset(folder / "kinds", n=24, kind="classification")
+    for name in ("pairs", "kinds"):
+        kind = "retrieval" if name == "pairs" else "classification"
+        _inverted(write_webdataset(folder / name, n=24, kind=kind, split="train") / "train")
+    (folder / "suite.yaml").write_text(SUITE)
+    (folder / "small.yaml").write_text(SMALL)
+    return folder
+
+
+def _inverted(split: Path) -> None:
+    """Other images than those of the test split, under other names."""
+    for shard in split.glob("*.tar"):
+        with tarfile.open(shard) as archive:
+            members = [(member, archive.extractfile(member).read()) for member in archive.getmembers()]
+        with tarfile.open(shard, "w") as archive:
+            for member, content in members:
+                if member.name.endswith(".png"):
+                    stream = io.BytesIO()
+                    ImageOps.invert(Image.open(io.BytesIO(content))).save(stream, "PNG")
+                    content = stream.getvalue()
+                member.name, member.size = f"t{member.name}", len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def done(home) -> Path:
+    """The folder of the first run."""
+    ran = audit(home, "--output", "first")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return home / "first"
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_tidy_table_without_errors(done):
+    table = pd.read_csv(done / "results.csv")
+    assert tuple(table.columns) == COLUMNS
+    assert set(table["status"]) == {"ok"}
+    assert not table.duplicated(["model", "reference", "dataset", "task", "alignment", "metric"]).any()
+    assert set(table["alignment"].dropna()) == {"centred", "closer"}
+    strict = json.loads((done / "results.json").read_text(), parse_constant=pytest.fail)
+    assert len(strict) == len(table)
+    for column in ("protocol", "provenance"):
+        assert table[column].str.fullmatch("[0-9a-f]{12}").all()
+
+
+def test_signatures_tell_tasks_and_models_apart(done):
+    table = pd.read_csv(done / "results.csv")
+    acc = table[(table["metric"] == "acc1") & table["alignment"].isna()].set_index("model")
+    assert acc["protocol"].nunique() == 1  # comparable
+    assert acc["provenance"].nunique() == 2  # of different weights
+    assert table.groupby(["task", "dataset", table["alignment"].fillna("")])["protocol"].nunique().max() <= 1
+
+
+def test_numbers_are_those_of_the_functions(home, done):
+    plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
+    cell = next(c for c in plan.cells if c.task == "zeroshot_classification" and c.model == "two" and not c.alignment)
+    record = plan.finished.read(plan.key(cell.needs[0]))
+    found = Store(home / "store").complete(home / "store" / record["facts"]["embedding"])
+    expected = zeroshot_classification(found.image, found.class_text, found.labels).values["acc1"]
+    table = pd.read_csv(done / "results.csv")
+    row = table[(table["model"] == "two") & (table["metric"] == "acc1") & table["alignment"].isna()].iloc[0]
+    assert row["value"] == expected
+    assert row["ci_low"] <= expected <= row["ci_high"]
+    assert row["n"] == 24
+
+
+def test_rerun_is_the_same_and_imports_no_torch(home, done):
+    line = [sys.executable, "-X", "importtime", "-m", "koda_audit.cli", "run", "suite.yaml", "--store", "store"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [*line, "--output", "again"], cwd=home, env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    modules = [line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()]
+    assert not {"torch", "open_clip", "sklearn", "clip_benchmark.cli"} & set(modules)
+    assert tables(home / "again") == tables(done)
+    used = os.times()
+    subprocess.run([*line[:1], *line[3:], "--output", "again"], cwd=home, env=env, capture_output=True, check=True)
+    spent = os.times()
+    assert (spent.children_user + spent.children_system) - (used.children_user + used.children_system) < 5
+
+
+def test_dry_run_says_what_is_cached(home, done):
+    ran = audit(home, "--dry-run")
+    assert ran.returncode == 0
+    assert "embeddings: 0 to extract" in ran.stdout
+    assert " 0 to compute" in ran.stdout
+    assert "Report" not in ran.stdout
+
+
+# the host leaves the files open that it reads
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_clip_benchmark_builds_one_table_and_keeps_alignments_apart(done, tmp_path):
+    files = [str(path) for path in sorted((done / "json").glob("*.json"))]
+    main_build(Namespace(files=files, output=str(tmp_path / "all.csv")))
+    with (tmp_path / "all.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["task"] == "zeroshot_classification"]
+    assert {(row["model"], row["alignment"]) for row in rows} == {
+        (model, alignment) for model in ("one", "two") for alignment in ("none", "centred", "closer")
+    }
+    assert all(0 <= float(row["acc1"]) <= 1 for row in rows)
+
+
+def test_report_and_what_lies_beside_it(done):
+    report = (done / "report.md").read_text()
+    for title in ("Summary", "Benchmark linear_probe on kinds", "Similarity", "Modality gap", "How this was measured"):
+        assert f"## {title}" in report
+    assert str(Path.cwd()) not in report
+    environment = json.loads((done / "environment.json").read_text())
+    assert set(environment["models"]) == {"one", "two"}
+    assert environment["datasets"]["kinds:test"]["n"] == 24
+    assert len(list((done / "figures").glob("*.png"))) >= 2
+    assert (done / "tables").is_dir()
+
+
+def test_a_change_redoes_what_depends_on_it_and_nothing_else(home, done):
+    changed = SUITE.replace("measures: [cka_linear_debiased, mutual_knn]", "measures: [cka_linear_debiased]")
+    (home / "changed.yaml").write_text(changed)
+    ran, said = here(home, "changed", "changed.yaml")
+    assert ran.exit_code == 0
+    assert [line.split("] ")[1] for line in said] == ["koda_similarity: two against one on pairs:test"]
+
+
+def test_a_copied_checkpoint_is_not_embedded_twice(home, done):
+    write_tiny_clip(home / "copy", seed=1)
+    (home / "copied.yaml").write_text(SMALL.replace("local-dir:two", "local-dir:copy"))
+    before = {path.name for path in (home / "store").glob("*") if path.is_dir()}
+    assert here(home, "copied", "copied.yaml")[0].exit_code == 0
+    assert {path.name for path in (home / "store").glob("*") if path.is_dir()} == before
+
+
+def test_a_missing_model_fails_alone_and_is_filled_in_later(home, done):
+    (home / "part.yaml").write_text(SMALL.replace("local-dir:two", "local-dir:later"))
+    ran = audit(home, "--output", "part", suite="part.yaml")
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert "there is no folder" in ran.stderr
+    table = pd.read_csv(home / "part" / "results.csv")
+    failed = table[table["status"] == "error"]
+    assert set(failed["task"]) == {"embed", "koda_similarity", "zeroshot_retrieval"}
+    assert failed["error"].str.contains("later").all()
+    assert failed["value"].isna().all()
+    assert set(table[(table["status"] == "ok") & (table["task"] == "zeroshot_retrieval")]["model"]) == {"one"}
+    assert "What failed" in (home / "part" / "report.md").read_text()
+    write_tiny_clip(home / "later", seed=3)
+    ran, _ = here(home, "part", "part.yaml")
+    assert (ran.exit_code, ran.failures) == (0, {})
+    assert set(ran.frame["status"]) == {"ok"}
+
+
+def test_a_damaged_cell_is_made_again(home, done):
+    cells = sorted((home / "store" / "cells").iterdir())
+    (cells[0] / "cell.json").write_bytes(b'{"numbers"')
+    (cells[1] / "outcomes.npz").write_bytes(b"PK")
+    ran, said = here(home, "mended")
+    assert (ran.exit_code, len(said)) == (0, 2)
+    assert (home / "mended" / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_table(home, done):
+    """Of a store of its own; it is killed while it embeds, then while it computes, then a moment after it began."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-u", "-m", "koda_audit.cli", "run", "suite.yaml", "--store", "killed", "--output", "end"]
+    random = np.random.default_rng(0)
+    for step in (2, 14, 30):
+        with subprocess.Popen(line, cwd=home, env=env, stdout=subprocess.PIPE, text=True) as running:
+            for text in running.stdout:
+                if text.startswith("[") and int(text[1:].split("/")[0]) >= step:
+                    break
+            time.sleep(float(random.uniform(0, 0.3)))
+            running.send_signal(signal.SIGKILL)
+        assert not (home / "end").exists()
+    ran = subprocess.run(line, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=True)
+    first = next(text for text in ran.stdout.splitlines() if text.startswith("["))
+    assert int(first[1:].split("/")[0]) >= 30, "what was finished was done again"
+    assert tables(home / "end") == tables(done)
+
+
+def test_output_that_is_not_ours_is_refused_before_any_work(home, done):
+    (home / "mine").mkdir()
+    (home / "mine" / "thesis.txt").write_text("years")
+    ran = audit(home, "--output", "mine")
+    assert ran.returncode == 2
+    assert "holds 'thesis.txt', which no report wrote" in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_gates_that_nobody_judged_are_no_pass(home, done):
+    gate = "gates: [{metric: acc1, dataset: kinds, model: two, against: one, max_drop: 1.0}]\n"
+    (home / "gated.yaml").write_text(SUITE + gate)
+    ran, _ = here(home, "gated", "gated.yaml")
+    assert ran.exit_code == 2
+    assert "1 gates are not judged" in ran.failures["gates"]
+
+
+def test_trained_alignments_take_another_model_as_teacher(home, done):
+    text = SMALL.replace("similarity: {measures: [cka_linear]}\n", "").replace("}\nbenchmark", "}\nbenchmark")
+    text += 'alignments: {near: {operator: kuea, teacher: two, fit_on: "pairs:train", epochs: 1, rank: 2}}\n'
+    (home / "taught.yaml").write_text(text)
+    ran, said = here(home, "taught", "taught.yaml")
+    assert ran.exit_code == 0, ran.failures
+    assert next(line.split("] ")[1] for line in said if "near" in line) == "align: one on pairs:train, near"
+    aligned = ran.frame[(ran.frame["model"] == "one") & (ran.frame["alignment"] == "near")]
+    assert aligned["value"].between(0, 1).all()
+
+
+def test_the_demos_suite_runs_and_sees_what_broke(tmp_path):
+    """A part of it: two of its models, without gates, which are judged elsewhere."""
+    assert cli.main(["init", "--demo", str(tmp_path)]) == 0
+    text = (tmp_path / "suite.yaml").read_text()
+    kept = [line for line in text.splitlines() if not line.startswith(("gates", "  - {metric", "  plain"))]
+    (tmp_path / "part.yaml").write_text("\n".join(kept).replace("directions: 4", "directions: 2, halves: 5"))
+    ran = run_suite(tmp_path / "part.yaml", tmp_path / "out", store=tmp_path / "store")
+    assert ran.exit_code == 0, ran.failures
+    plain = ran.frame[ran.frame["alignment"].isna()].set_index(["model", "metric"])["value"]
+    assert plain["colour", "acc1"] > 0.95
+    assert plain["broken", "acc1"] < 0.85
+    assert plain["broken", "image_retrieval_recall@1"] < plain["colour", "image_retrieval_recall@1"]
