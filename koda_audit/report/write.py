@@ -66,8 +66,10 @@ def write_report(
             else:
                 draw_grid(figure, shown).save(target)
         for name, table in files.items():
-            parts = PurePosixPath(name).parts
-            write_csv(work.joinpath(*(slug(part) for part in parts)), table)
+            target = work.joinpath(*(slug(part) for part in PurePosixPath(name).parts))
+            if target.exists():
+                raise InputError(f"two tables of the report would be written to {target.relative_to(work)}: '{name}'")
+            write_csv(target, table)
         numbers = results_table.frame(results)
         write_csv(work / "results.csv", numbers)
         write_json(work / "results.json", results_table.records(results))

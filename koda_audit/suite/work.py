@@ -223,17 +223,15 @@ class Workshop:
 
     def _extracted(self, cell: Cell) -> Embeddings:
         dataset = self._dataset(cell)
-        size = self.suite.batch_size
         return embed(
             self._model(cell, dataset.language),
             dataset,
             self.store,
-            # other neighbours for every sample: no multiple and no part of the size
-            batch_size=max(2, 2 * size // 3 + 1) if cell.again else size,
+            batch_size=self.suite.batch_size,
             workers=self.suite.num_workers,
             dtype=self.suite.dtype,
             quiet=self.quiet,
-            variant="other batches" if cell.again else None,
+            other_batches=cell.again,
         )
 
     def _model(self, cell: Cell, language: str) -> LoadedModel:
