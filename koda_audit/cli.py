@@ -168,6 +168,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
     )
+    parser.add_argument(
+        "--baseline", metavar="RUN", type=Path, help="accepted baseline or earlier audit, for gates without against"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and its cost, and do nothing")
 
 

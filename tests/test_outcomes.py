@@ -96,7 +96,7 @@ def edit(folder, change):
 
 
 def shorten(folder):
-    path = next(folder.glob("*.safetensors"))
+    path = next(folder.glob("000*.safetensors"))
     path.write_bytes(path.read_bytes()[:-2])
 
 

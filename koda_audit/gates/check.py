@@ -11,19 +11,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from koda_audit._files import atomic_write, check_writable, file_sha256, reason, write_json, write_text
+from koda_audit._files import atomic_write, check_writable, file_sha256, reason, replace_folder, write_json, write_text
 from koda_audit.errors import InputError, StoreError
 from koda_audit.gates.gate import Gate, gate_of, read_gates
 from koda_audit.gates.judge import Verdict, exit_code, judge
 from koda_audit.gates.outputs import junit, markdown, terminal
-from koda_audit.gates.run import OUTCOMES, RESULTS, Run
+from koda_audit.gates.run import ACCEPTED, OUTCOMES, RESULTS, Run
 from koda_audit.outcomes import INDEX, load_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = "verdicts.json"  # of the gates that an audit was run with
-ACCEPTED = "baseline.json"  # written last, with a checksum a file
 KEPT = (RESULTS, "environment.json")
 
 
@@ -65,13 +64,12 @@ def check(
     """
     folder = Path(run)
     ours = Run.read(folder)
-    if baseline is not None:
-        _verify(Path(baseline))
+    theirs = None if baseline is None else Run.read(Path(baseline))
     if gates is None:
-        asked: Sequence[Gate] = _gates_of(folder)
-    else:
-        asked = read_gates(Path(gates)) if isinstance(gates, (str, Path)) else gates
-    return Check(tuple(judge(asked, ours, None if baseline is None else Path(baseline))))
+        gates = _gates_of(folder)
+    elif isinstance(gates, (str, Path)):
+        gates = read_gates(Path(gates))
+    return Check(tuple(judge(gates, ours, theirs)))
 
 
 def accept(run: str | Path, output: str | Path) -> int:
@@ -104,12 +102,7 @@ def accept(run: str | Path, output: str | Path) -> int:
                 shutil.copyfile(folder / OUTCOMES / name, work / OUTCOMES / name)
         written = {path.relative_to(work).as_posix(): file_sha256(path) for path in work.rglob("*") if path.is_file()}
         write_json(work / ACCEPTED, {"numbers": count, "sha256": written})
-        work.chmod(0o755)
-        old = work.with_name(f"{work.name}.old")
-        if target.exists():
-            target.rename(old)
-        work.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(work, target)
     except OSError as error:
         raise StoreError(f"cannot write the baseline {target}: {reason(error)}") from error
     finally:
@@ -149,24 +142,3 @@ def _gates_of(folder: Path) -> list[Gate]:
         return [gate_of({name: row[name] for name in names if row.get(name) is not None}) for row in rows]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
-
-
-def _verify(baseline: Path) -> None:
-    """Refuse an accepted baseline that was edited; any other folder is an audit and has nothing to verify."""
-    path = baseline / ACCEPTED
-    if not path.is_file():
-        return
-    try:
-        sums = json.loads(path.read_text("utf-8"))["sha256"]
-        changed = [
-            name
-            for name, sha256 in sums.items()
-            if not (baseline / name).is_file() or file_sha256(baseline / name) != sha256
-        ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{path} is damaged: {error}; accept the baseline again") from error
-    if changed:
-        raise StoreError(
-            f"{baseline / changed[0]} was changed after it was accepted: only `koda-audit baseline --accept` changes a "
-            "baseline"
-        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from koda_audit._yaml import read_yaml
 from koda_audit.errors import InputError, unknown
 
 Kind = Literal["max_drop", "max_rise", "min", "max"]
@@ -35,6 +35,11 @@ class Gate:
     0.01
     """
 
+    # for the schema of suites, which is made of this class
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "json_schema_extra": {"description": "A number and exactly one of max_drop, max_rise, min and max."},
+    }
     metric: str
     dataset: str
     model: str
@@ -50,7 +55,7 @@ class Gate:
     def __post_init__(self) -> None:
         for name in ("metric", "dataset", "model", "task", "alignment", "against"):
             text = getattr(self, name)
-            if not (isinstance(text, str) and text) and (name in ("metric", "dataset", "model") or text is not None):
+            if not (isinstance(text, str) and text) and (text is not None or name in ("metric", "dataset", "model")):
                 raise InputError(f"a gate's {name} must be a text, found {text!r}")
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
@@ -110,28 +115,22 @@ def read_gates(path: Path) -> list[Gate]:
     """The gates of a YAML or JSON file: a list of them, or a mapping with a list ``gates``, such as a suite.
 
     Raises:
-        InputError: the file cannot be read, or holds anything else.
+        InputError: the file cannot be read, or holds anything else; one line a fault, with the line of the file.
     """
-    import yaml
-
-    try:
-        text = path.read_text("utf-8")
-        held = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = "" if place is None else f":{place.line + 1}"
-        raise InputError(f"{path}{line} is no YAML or JSON: {getattr(error, 'problem', None) or error}") from error
-    listed = held.get("gates") if isinstance(held, Mapping) else held
+    written = read_yaml(path)
+    inside = isinstance(written.value, Mapping)
+    listed = written.value.get("gates") if isinstance(written.value, Mapping) else written.value
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{path} holds no gates: expected a list, or a mapping with a list 'gates'")
-    found = []
+    found, faults = [], []
     for number, record in enumerate(listed):
         try:
             found.append(gate_of(record))
         except InputError as error:
-            raise InputError(f"{path}, gates[{number}]: {error}") from error
+            line = written.line(("gates", number) if inside else (number,))
+            faults.append(f"{path}:{line}: gates[{number}]: {error}")
+    if faults:
+        raise InputError("\n".join(faults))
     return found
 
 

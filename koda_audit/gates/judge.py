@@ -18,7 +18,7 @@ from koda_audit.errors import StoreError
 from koda_audit.gates.gate import Gate
 from koda_audit.gates.run import SAME, GateError, Row, Run
 from koda_audit.gates.sentences import sentence
-from koda_audit.metrics import METRICS
+from koda_audit.metrics import listed
 
 Word = Literal["PASS", "WARN", "FAIL", "ERROR"]
 ROUNDED = 1e-5  # outcomes are kept in float32
@@ -193,7 +193,7 @@ def _change(gate: Gate, left: tuple[Run, Row], right: tuple[Run, Row], draws: in
 
 
 def _exact(gate: Gate) -> bool:
-    metric = METRICS.get(gate.metric)
+    metric = listed(gate.metric)
     return metric is not None and metric.exact
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from tabulate import tabulate
 
 from koda_audit.document import escape, printable
 from koda_audit.gates.judge import Verdict, Word
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORST_FIRST: tuple[Word, ...] = ("ERROR", "FAIL", "WARN", "PASS")
 COLUMNS = ("verdict", "metric", "model", "against", "dataset", "alignment", "estimate", "bound", "tolerance", "n", "p")
@@ -26,6 +30,14 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     counts = ", ".join(f"{words.count(word)} {word}" for word in WORST_FIRST if word in words)
     worst = next((word for word in WORST_FIRST if word in words), "PASS")
     return f"{worst}: {counts} of {len(words)} gate{'s' * (len(words) != 1)}"
+
+
+def table_of(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """The same columns with the sentences, for a report."""
+    import pandas as pd
+
+    rows = [{**verdict.record(), "tolerance": _asked(verdict)} for verdict in verdicts]
+    return pd.DataFrame(rows, columns=[*COLUMNS, "sentence"])
 
 
 def terminal(verdicts: Sequence[Verdict]) -> str:
@@ -51,7 +63,8 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
     suite = ElementTree.Element("testsuite", {"name": "koda-audit", **{name: str(n) for name, n in counts.items()}})
     for verdict in verdicts:
         gate = verdict.gate
-        name = f"{gate.name}, {gate.kind} {gate.tolerance:g} against {gate.against or 'the baseline'}"
+        against = gate.against or ("the baseline" if gate.compares else None)
+        name = f"{gate.name}, {_asked(verdict)}" + (f" against {against}" if against else "")
         case = ElementTree.SubElement(
             suite, "testcase", classname=printable(f"koda-audit.{gate.dataset}"), name=printable(name), time="0"
         )
@@ -67,9 +80,12 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
 
 
 def _row(verdict: Verdict) -> list[str]:
-    record = verdict.record()
-    record["tolerance"] = f"{verdict.gate.kind} {verdict.gate.tolerance:g}"
+    record = {**verdict.record(), "tolerance": _asked(verdict)}
     return [_cell(record[column]) for column in COLUMNS]
+
+
+def _asked(verdict: Verdict) -> str:
+    return f"{verdict.gate.kind} {verdict.gate.tolerance:g}"
 
 
 def _cell(value: object) -> str:

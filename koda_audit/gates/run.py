@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from koda_audit.errors import InputError, unknown
+from koda_audit._files import file_sha256
+from koda_audit.errors import InputError, StoreError, unknown
 from koda_audit.gates.gate import Gate
 from koda_audit.outcomes import Cell, Outcomes, load_outcomes
 
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
+ACCEPTED = "baseline.json"  # of an accepted baseline: a checksum a file
 SAME = ("task", "reference", "split", "language")  # what two compared rows share, besides dataset, metric and alignment
 Row = Mapping[str, Any]
 
@@ -53,7 +55,9 @@ class Run:
 
         Raises:
             InputError: there is none, or its results are damaged.
+            StoreError: a baseline was changed after it was accepted.
         """
+        _verify(folder)
         path = folder / RESULTS
         try:
             rows = json.loads(path.read_text("utf-8"))
@@ -142,6 +146,23 @@ class Run:
             if row["status"] != "ok" and all(row[name] == wanted[name] for name in names)
         ]
         return f"; failed there: {failed[0]}" if failed else ""
+
+
+def _verify(baseline: Path) -> None:
+    """Refuse an accepted baseline that was edited; any other folder is an audit and has nothing to verify."""
+    path = baseline / ACCEPTED
+    if not path.is_file():
+        return
+    try:
+        sums = json.loads(path.read_text("utf-8"))["sha256"]
+        files = {baseline / name: sha256 for name, sha256 in sums.items()}
+        changed = [file for file, sha256 in files.items() if not file.is_file() or file_sha256(file) != sha256]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {error}; accept the baseline again") from error
+    if changed:
+        raise StoreError(
+            f"{changed[0]} was changed after it was accepted: only `koda-audit baseline --accept` changes a baseline"
+        )
 
 
 def _real(value: Any) -> float | None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
 from koda_audit.registry import alignments, measures
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
-from koda_audit.suite.text import Place
 
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
