@@ -59,7 +59,8 @@ class Evidence:
         return math.exp(high)
 
     def smallest_detectable(self, tolerance: float, level: float) -> float | None:
-        """The smallest true value that would be found beyond the tolerance with a chance of 80 %; None if unknown.
+        """The smallest true value that would be found beyond the tolerance with a chance of 80 %; None where n values
+        in [0, 1] are too few for any.
 
         The root of (x - t)^2 = z^2 (error^2 + (x - t)(1 - x + t) / n), z the sum of the normal quantiles of
         1 - level and of the power: to the noise that this sample shows comes that of a change of x - t, which turns
@@ -73,7 +74,8 @@ class Evidence:
         square = float(ndtri(1 - level) + ndtri(POWER)) ** 2
         share = 0.0 if self.n is None else square / self.n
         root = math.sqrt(share**2 + 4 * (1 + share) * square * self.error**2)
-        return tolerance + (share + root) / (2 * (1 + share))
+        smallest = tolerance + (share + root) / (2 * (1 + share))
+        return smallest if self.n is None or smallest <= 1 else None
 
 
 def beyond(value: float, tolerance: float) -> bool:

@@ -35,7 +35,8 @@ class Verdict:
         confidence: 1 minus the level that Holm leaves to this gate.
         n: samples (images), paired where two sides are compared.
         p: one-sided, before Holm; 1 where the estimate is within the tolerance.
-        smallest: the smallest true change (or value of the number) that would have been found with a chance of 80 %.
+        smallest: the smallest true change (or value of the number) that would have been found with a chance of 80 %;
+            None where there are too few samples for any.
         provenance: "same" or "changed" between both sides.
     """
 
@@ -134,11 +135,8 @@ def _verdict(gate: Gate, found: Found, level: float, p_value: float | None) -> V
     word: Word = "FAIL" if failed else "WARN" if beyond(evidence.estimate, limit) else "PASS"
     smallest = None if bound is None else shown(evidence.smallest_detectable(limit, level))
     confidence = None if bound is None else 1 - level
-    estimate = shown(evidence.estimate)
-    assert estimate is not None
-    said = sentence(
-        gate, found.values, estimate, shown(bound), confidence, evidence, p_value, None if failed else smallest
-    )
+    estimate = 1 - evidence.estimate if gate.kind == "min" else evidence.estimate
+    said = sentence(gate, found.values, estimate, shown(bound), confidence, evidence, p_value, smallest, failed)
     return Verdict(
         gate, word, said, estimate, shown(bound), confidence, evidence.n, p_value, smallest, found.provenance
     )

@@ -44,7 +44,7 @@ def terminal(verdicts: Sequence[Verdict]) -> str:
     """A table, a sentence a gate, and the summary."""
     rows = [[printable(cell) for cell in _row(verdict)] for verdict in verdicts]
     table = tabulate(rows, headers=COLUMNS, tablefmt="simple", disable_numparse=True)
-    lines = [printable(f"{verdict.verdict}  {verdict.gate.name}: {verdict.sentence}") for verdict in verdicts]
+    lines = [printable(f"{verdict.verdict} {verdict.gate.name}: {verdict.sentence}") for verdict in verdicts]
     return "\n".join([table, "", *lines, "", summary(verdicts)])
 
 

@@ -15,12 +15,13 @@ def sentence(
     evidence: Evidence,
     p_value: float | None,
     smallest: float | None,
+    failed: bool,
 ) -> str:
     """What was found, how sure it is, what is allowed, on how many samples, and what could have been found.
 
     Args:
         values: the number of the model, and that of the other side.
-        estimate, bound, smallest: as in a verdict; ``smallest`` None where it is not to be said.
+        estimate, bound, confidence, p_value, smallest: as in a verdict.
     """
     sure = "" if confidence is None else f" with {100 * confidence:.4g} % confidence"
     if gate.compares:
@@ -35,5 +36,9 @@ def sentence(
     paired = "paired " if gate.compares else ""
     count = "" if evidence.n is None else f", {evidence.n} {paired}samples"
     tested = "" if p_value is None else f", p = {p_value:.2g}"
-    seen = "" if smallest is None else f"; a {word} of {smallest:.4g} would have shown with a chance of 80 %"
+    seen = ""
+    if bound is not None and not failed:
+        seen = "; too few samples to show any"
+        if smallest is not None:
+            seen = f"; a {word} of {smallest:.4g} would have shown with a chance of 80 %"
     return f"{said}{edge}; {gate.kind} is {gate.tolerance:g} ({evidence.method}{count}{tested}){seen}"

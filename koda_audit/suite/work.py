@@ -36,6 +36,7 @@ from koda_audit.metrics import EVALUATED, P_VALUE
 from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
+from koda_audit.suite.measured import variances
 from koda_audit.suite.plan import Cell, Plan
 
 Record = dict[str, Any]
@@ -157,7 +158,7 @@ class Workshop:
         numbers: list[Number] = []
         outcomes: dict[str, Queries] = {}
         frames = []
-        for variance in total_var:
+        for variance, end in zip(total_var, variances(total_var), strict=True):
             found = gap_robustness(
                 np.asarray(gallery.text),
                 np.asarray(embedded.image),
@@ -168,9 +169,8 @@ class Workshop:
                 classes=classes,
                 **options,
             )
-            at = f"@{variance:g}" if len(total_var) > 1 else ""
-            means = {name + at: (values, rows) for name, values in flat_outcomes(found, gallery)}
-            others = {name + at: value for name, value in flat_metrics(found).items()}
+            means = {name + end: (values, rows) for name, values in flat_outcomes(found, gallery)}
+            others = {name + end: value for name, value in flat_metrics(found).items()}
             more, kept = self._numbers(others, means, len(rows))
             numbers += more
             outcomes |= kept

@@ -24,7 +24,7 @@ alignments:
   centred: {operator: center_renorm, fit_on: "pairs:train"}
 benchmark: {tasks: [zeroshot_retrieval], alignments: [none, centred]}
 gates:
-  - {metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.01}
+  - {metric: text_retrieval_recall@5, dataset: pairs, model: two, against: one, max_drop: 0.01}
 """
 
 
@@ -63,6 +63,15 @@ BAD = {
     "pair of one": ("pairs: [[one]]", "pairs: all", 8, "a list of [reference, model]"),
     "pair with itself": ("pairs: [[one, one]]", "pairs: all", 8, "compares 'one' with itself"),
     "unknown model of a gate": ("model: tow", "model: two", 15, "did you mean 'two'"),
+    "unknown metric of a gate": ("recal@5", "recall@5", 15, "did you mean 'text_retrieval_recall@5'"),
+    "recall that is not measured": (
+        "recall@7",
+        "recall@5",
+        15,
+        "measures 'text_retrieval_recall@7'",
+    ),
+    "metric that is not measured": ("gaprob_rank", "text_retrieval_recall@5", 15, "nothing in this suite measures"),
+    "measure of another modality": ("sim_text_cka_linear", "text_retrieval_recall@5", 15, "'sim_image_cka_linear'"),
     "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
     "unknown calibration": ('"pears:train"', '"pairs:train"', 12, "did you mean 'pairs'"),
     "fitted on nothing": ("center_renorm}", 'center_renorm, fit_on: "pairs:train"}', 12, "fit_on: DATASET:train"),
