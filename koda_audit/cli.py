@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 done, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
+        0 done, 1 a gate failed, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
@@ -85,6 +85,32 @@ def _demo(args: argparse.Namespace) -> int:
     from koda_audit.demo.run import main as demo
 
     return demo(args.output, args.quiet)
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run_folder", metavar="RUN", type=Path, help="folder of an audit")
+    add("--baseline", metavar="RUN", type=Path, help="folder of an accepted baseline, or of an earlier audit")
+    add("--gates", metavar="FILE", type=Path, help="YAML or JSON, a suite too; default: the gates of the audit")
+    for name, what in {"junit": "JUnit XML", "markdown": "a comment for a pull request", "json": "JSON"}.items():
+        add(f"--{name}", metavar="FILE", type=Path, help=f"write the verdicts as {what}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import check_command
+
+    return check_command(args)
+
+
+def _baseline_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accept", metavar="RUN", type=Path, required=True, help="folder of the audit to accept")
+    parser.add_argument("--output", type=Path, default=Path("baseline"), help="its folder; default: %(default)s")
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import baseline_command
+
+    return baseline_command(args)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -145,6 +171,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     _suite_options(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
+    )
+    parser.add_argument(
+        "--baseline", metavar="RUN", type=Path, help="accepted baseline or earlier audit, for gates without against"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and its cost, and do nothing")
 
@@ -216,6 +245,8 @@ COMMANDS = {
     "align": Command(
         "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align
     ),
+    "check": Command("judge the gates of an audit: 0 passed, 1 a gate failed, 2 an error", _check_options, _check),
+    "baseline": Command("make an audit the baseline that later ones are checked against", _baseline_options, _baseline),
     "list": Command("what is registered, from here and from other packages", _list_options, _list),
     "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),
 }
