@@ -63,8 +63,8 @@ def validate(args: Namespace) -> int:
     return 0
 
 
-def run(args: Namespace) -> int:
-    """Run a suite and print the verdicts on its gates; the exit code is the audit's."""
+def run(args: Namespace, compute: bool = True) -> int:
+    """Run a suite, or only report what is finished, and print the verdicts; the exit code is the audit's."""
     from koda_audit.suite.run import planned, run_suite
 
     if args.dry_run:
@@ -87,6 +87,7 @@ def run(args: Namespace) -> int:
         allow_code=args.allow_code,
         quiet=args.quiet,
         say=say,
+        compute=compute,
     )
     if audit.verdicts:
         print(terminal(audit.verdicts))
