@@ -78,10 +78,7 @@ def test_all_faults_of_a_file_with_their_lines(tmp_path):
     with pytest.raises(InputError) as raised:
         read_gates(file)
     first, second = str(raised.value).splitlines()
-    assert (
-        first
-        == f"{file}:2: gates[0]: unknown key of a gate 'max_dorp': did you mean 'max_drop' or 'max_rise' or 'max'?"
-    )
+    assert first.startswith(f"{file}:2: gates[0]: unknown key of a gate 'max_dorp': did you mean 'max_drop'")
     assert second.startswith(f"{file}:4: gates[2]: a gate needs metric, dataset and model: model is missing")
 
 
