@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """A finished run: its folder, its table (``koda_audit.results.COLUMNS``), what failed, and the verdicts."""
+    """A finished run: its folder, its table (``koda_audit.results.COLUMNS``), what failed, and the verdicts.
+
+    ``strongest``: the strongest group of each comparison and way; None without comparisons.
+    """
 
     folder: Path
     frame: pd.DataFrame
     failures: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
+    strongest: pd.DataFrame | None
 
     @property
     def exit_code(self) -> int:
@@ -77,6 +81,7 @@ def run_suite(
         InputError: the output or the store cannot be written; the baseline is no audit.
         StoreError: the baseline was changed after it was accepted.
     """
+    from koda_audit.suite.sections import strongest
     from koda_audit.suite.table import write_audit
 
     loaded = load_suite(suite, allow_code)
@@ -90,7 +95,8 @@ def run_suite(
         say(f"warning: {fault.sentence}: what needs it will fail")
     finished, failures = complete(plan, home, quiet, say, compute)
     rows, verdicts = write_audit(plan, finished, failures, folder, earlier)
-    return Audit(folder, frame(rows), {cell.name: error for cell, error in failures.items()}, tuple(verdicts))
+    failed = {cell.name: error for cell, error in failures.items()}
+    return Audit(folder, frame(rows), failed, tuple(verdicts), strongest(finished))
 
 
 def complete(
