@@ -57,7 +57,11 @@ class Model(Part):
 
 
 class Data(Part):
-    """A dataset by the host's name, or one of its collections; ``task`` says whether it has captions or classes."""
+    """A dataset by the host's name, or one of its collections.
+
+    ``task`` says whether it has captions or classes, ``only`` which tasks of the benchmark run on it; default: all that
+    can.
+    """
 
     dataset: Text
     root: Text = "root"
@@ -68,6 +72,7 @@ class Data(Part):
     annotation_file: Text | None = None
     classname_file: Text | None = None
     template_file: Text | None = None
+    only: Annotated[list[Benchmarks], Some] | None = None
 
 
 class Discrepancy(Part):
@@ -118,10 +123,10 @@ class Robustness(Part):
 
 
 class Gap(Part):
-    """How far apart images and texts of one model lie."""
+    """How far apart images and texts of one model lie, under which alignments; default: those of the benchmark."""
 
     on: On = "all"
-    alignments: Which = ["none"]
+    alignments: Which | None = None
     interval: bool = True
     robustness: Robustness | None = None
 
@@ -178,6 +183,16 @@ class Gate(Part):
         return self
 
 
+class Published(Part):
+    """A figure that somebody published of a model as it is, shown beside ours; ``source`` says who, and where."""
+
+    metric: Text
+    dataset: Text
+    model: Text
+    value: float = Field(allow_inf_nan=False)
+    source: Annotated[str, Field(description="who published it, and where", pattern=r"\S", max_length=1000)]
+
+
 class Suite(Part):
     """A whole suite."""
 
@@ -190,6 +205,7 @@ class Suite(Part):
     alignments: dict[Name, Alignment] = {}
     benchmark: Benchmark | None = None
     gates: list[Gate] = []
+    published: list[Published] = []
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4

@@ -300,3 +300,10 @@ def test_the_demos_suite_runs_and_sees_what_broke(tmp_path):
     assert plain["colour", "acc1"] > 0.95
     assert plain["broken", "acc1"] < 0.85
     assert plain["broken", "image_retrieval_recall@1"] < plain["colour", "image_retrieval_recall@1"]
+    gaps = ran.frame[(ran.frame["task"] == "koda_modality_gap") & (ran.frame["metric"] == "raw_gap_rms")]
+    assert len(gaps) == 8  # two models, each as it is and under three alignments
+    predicted = pd.read_csv(ran.folder / "tables" / "gap_against_quality.csv")
+    assert predicted.groupby("benchmark")["n"].max()["text_retrieval_recall@1"] == 8
+    report = (ran.folder / "report.md").read_text()
+    assert "An interval needs 5 models, and there are 2" in report
+    assert len(list((ran.folder / "figures").glob("gap-quality-captions-*.png"))) == 2
