@@ -102,7 +102,9 @@ def gap_against_quality(plan: Plan, finished: Mapping[Cell, Finished]) -> tuple[
         for metric in cloud.benchmarks
         if metric in headlines and (picture := _picture(cloud, metric))
     ]
-    return [Section(TITLE, _text(table), _readable(shown), pictures=tuple(pictures))], {FILE: table}
+    return [Section(TITLE, _text(table), _readable(shown) if len(shown) else None, pictures=tuple(pictures))], {
+        FILE: table
+    }
 
 
 def _is_headline(metric: str, plan: Plan) -> bool:
@@ -187,9 +189,9 @@ def scatter(table: pd.DataFrame, metric: str, title: str) -> bytes:
                 axes.plot(each_x, each_y, marker[name], color=colour[model], markersize=6, alpha=0.8)
             axes.set_xlabel(gap)
         panels[0].set_ylabel(metric)
-        handles = [
-            panels[0].plot([], [], "s", color=colour[model], label=short(model))[0] for model in models[:NAMED]
-        ] * (len(models) <= NAMED)
+        panels[1].sharey(panels[0])
+        named = models if len(models) <= NAMED else []
+        handles = [panels[0].plot([], [], linewidth=6, color=colour[name], label=short(name))[0] for name in named]
         handles += [panels[0].plot([], [], marker[name], color=INK, label=short(name))[0] for name in under]
         legend(figure, handles, 4)
     return stream.getvalue()
