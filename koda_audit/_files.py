@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from koda_audit.errors import InputError, StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # the wide forms too: some programs take them alike
 
 
 @contextmanager
@@ -59,8 +61,11 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     safe = table.copy()
     for column in safe.columns:
         if safe[column].dtype.kind not in "fiub":
-            safe[column] = [f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in safe[column]]
-    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
+            safe[column] = [f"'{v}" if isinstance(v, str) and FORMULA.match(v) else v for v in safe[column]]
+    text = safe.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # would end a line for many readers, and is not quoted by itself
+        text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_text(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,6 +84,26 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """``new`` takes the place of ``folder``, which stays as it is where that fails.
+
+    Raises:
+        OSError: it failed.
+    """
+    new.chmod(0o755)  # temporary folders are private to the user
+    old = new.with_name(f"{new.name}.old")
+    replaced = folder.exists()
+    if replaced:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if replaced:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def digest(value: Any) -> str:

@@ -73,8 +73,9 @@ def escape(text: str) -> str:
     '&lt;b&gt;\\\\*x\\\\*&lt;/b&gt; \\\\| \\\\[a\\\\](b)'
     """
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # an underscore within a word is no markup, and names are full of them
-    return re.sub(r"([\\`*\[\]|~#$!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    # an underscore within a word is no markup, and names are full of them; addresses would become links
+    links = r":(?=//)|(?<=www)\.|(?<!\w)@|@(?=[\w-]+\.)"
+    return re.sub(rf"([\\`*\[\]|~#$!]|(?<![^\W_])_|_(?![^\W_])|{links})", r"\\\1", text)
 
 
 def printable(text: str) -> str:

@@ -32,6 +32,12 @@ IDS = ["a", "b", "c", "d"]
         ({"image": X, "ids": ["a", "b", "a", "c"]}, InputError, "'a' occurs more than once"),
         ({"image": X * [[1], [1], [0], [1]], "ids": IDS}, DataError, "image embedding of sample 'c' is all zero"),
         ({"image": np.where(X == 5, np.nan, X), "ids": IDS}, DataError, "sample 'b' is not finite"),
+        ({"image": np.where(X == 5, 1e200, X), "ids": IDS}, DataError, "sample 'b' is too large"),
+        (
+            {"image": X, "ids": ["a", "b", "c", "\ud800"]},
+            InputError,
+            "ids: entry 3 is '.ud800', which no file can hold",
+        ),
         ({"image": np.where(X == 5, np.inf, X), "ids": IDS}, DataError, "sample 'b' is not finite"),
         ({"image": X, "text": X[:3]}, InputError, "3 text rows for 4 images: say with text_image"),
         ({"image": X, "text": X, "text_image": [0, 1, 2, 4]}, InputError, r"in 0..3, found 0..4"),

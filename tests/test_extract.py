@@ -90,6 +90,33 @@ def test_class_prompts_are_the_hosts_ensemble(model: LoadedModel, classes_wds: P
     assert a.labels.tolist() == [row % 3 for row in [*range(0, 20, 2), *range(1, 20, 2)]]
 
 
+@pytest.mark.parametrize(
+    ("first", "asked", "expected"),
+    [
+        pytest.param(8, 8, [6, 6, 6, 2], id="smaller"),
+        pytest.param(64, 64, [14, 6], id="all in one batch"),
+        pytest.param(6, 8, [4, 4, 4, 4, 4], id="the store has batches of another size"),
+        pytest.param(1, 1, [2] * 10, id="one by one"),
+    ],
+)
+def test_other_batches_are_never_those_of_the_first_time(
+    model: LoadedModel,
+    captions: Dataset,
+    tmp_path: Path,
+    first: int,
+    asked: int,
+    expected: list[int],
+    only_what_is_needed: None,
+) -> None:
+    once = embed(model, captions, Store(tmp_path), batch_size=first, quiet=True)
+    sizes: list[int] = []
+    recording, _ = counting(model, spoil=lambda batch: (sizes.append(len(batch)), batch)[1])
+    again = embed(recording, captions, Store(tmp_path), batch_size=asked, quiet=True, other_batches=True)
+    assert sizes == expected
+    assert again.ids == once.ids
+    np.testing.assert_allclose(again.image, once.image, atol=1e-5)
+
+
 def test_a_template_that_cannot_be_filled_is_found_before_embedding(
     model: LoadedModel, classes_wds: Path, tmp_path: Path
 ) -> None:

@@ -152,6 +152,20 @@ def test_escaped_text_is_one_inert_line(text: str) -> None:
     assert ">" not in escaped
 
 
+def test_addresses_in_text_are_no_links() -> None:
+    assert escape("see https://a.b/c, www.a.b, me@a.b") == r"see https\://a.b/c, www\.a.b, me\@a.b"
+    assert escape("acc: 1.0, a.b, recall@10") == "acc: 1.0, a.b, recall@10"
+
+
+def test_tables_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [1]})
+    with pytest.raises(
+        InputError, match=r"two tables of the report would be written to tables/a_b\.csv: 'tables/a b\.csv'"
+    ):
+        write_report(tmp_path / "r", "t", [], {"tables/a?b.csv": table, "tables/a b.csv": table}, [], lambda ids: {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_tables_in_both_forms() -> None:
     table = pd.DataFrame({"name": ["a|b"], "x": [0.123456], "n": [3], "none": [None], "nan": [np.nan]})
     assert markdown_table(table).splitlines()[2] == r"| a\|b   | 0.1235 |   3 | –      |     – |"
@@ -179,3 +193,10 @@ def test_names_of_files() -> None:
 def test_formulas_only_in_text_columns(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", pd.DataFrame({"x": [-1.5], "t": ["-1.5"], "u": ["@a"]}))
     assert (tmp_path / "a.csv").read_text() == "x,t,u\n-1.5,'-1.5,'@a\n"
+
+
+@pytest.mark.parametrize("text", ["=1", " =1", "\t=1", "\r1", "＝1", "+1", "-1", "@a"])
+def test_formulas_are_text_and_rows_stay_rows(text: str, tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"id": [text, "a\rb", 'c\nd"'], "x": [1, 2, 3]}))
+    with (tmp_path / "a.csv").open(newline="") as stream:
+        assert list(csv.reader(stream)) == [["id", "x"], [f"'{text}", "1"], ["a\rb", "2"], ['c\nd"', "3"]]

@@ -200,7 +200,7 @@ def check_settings(n: int, epsilon: float | None, n_directions: int, multiplier:
     for name, value in (("epsilon", epsilon), ("multiplier", multiplier)):
         if value is None:
             continue
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= LARGEST:
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= LARGEST:
             raise InputError(f"{name} is {value!r}: expected a finite number that is not negative")
 
 

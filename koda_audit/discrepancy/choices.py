@@ -156,7 +156,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"device is {device!r}: expected 'cpu', 'cuda' or 'cuda:N'") from error
     if chosen.type not in ("cpu", "cuda"):
         raise InputError(f"device is '{chosen}': expected 'cpu' or 'cuda', which compute in float64")

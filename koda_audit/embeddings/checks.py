@@ -34,7 +34,7 @@ def matrix(values: Any, name: str) -> Floats | Rows:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
     if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32)
+        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
     return array
@@ -45,6 +45,18 @@ def listed(values: Any, name: str) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(f"{name} is of type {type(values).__name__}: expected one text a row")
     return tuple(values)
+
+
+def texts(values: Any, name: str) -> tuple[str, ...]:
+    """A sequence of texts that can be written to a file; else an InputError."""
+    for row, text in enumerate(found := listed(values, name)):
+        if not isinstance(text, str):
+            raise InputError(f"{name} must be texts: entry {row} is of type {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name}: entry {row} is {text!r}, which no file can hold ({error.reason})") from error
+    return found
 
 
 def whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
@@ -70,7 +82,8 @@ def check_rows(array: Floats | Rows, names: Sequence[str], what: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         small = "all zero" if not np.any(array[row : row + 1]) else "too small: its squared length has no digits"
-        fault = small if squares[row] < SMALLEST else "not finite"
+        large = "too large: its squared length overflows" if np.isfinite(array[row]).all() else "not finite"
+        fault = small if squares[row] < SMALLEST else large
         raise DataError(
             f"the {what} embedding of sample '{names[row]}' is {fault} ({int(bad.sum())} such rows): "
             "check the sample, or the model's dtype"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from koda_audit.embeddings.checks import check_rows, listed, matrix, whole_numbers
+from koda_audit.embeddings.checks import check_rows, listed, matrix, texts, whole_numbers
 from koda_audit.embeddings.files import ALONE, Shard, read_all, write_all
 from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import DataError, InputError
@@ -68,7 +68,9 @@ class Embeddings:
     ) -> None:
         self.image = matrix(image, "image")
         n = len(self.image)
-        self.ids = tuple(str(i) for i in range(n)) if ids is None else tuple(map(str, listed(ids, "ids")))
+        self.ids = (
+            tuple(str(i) for i in range(n)) if ids is None else texts([str(i) for i in listed(ids, "ids")], "ids")
+        )
         if len(self.ids) != n:
             raise InputError(f"{len(self.ids)} ids for {n} image rows: give one id an image")
         if len(set(self.ids)) != n:
@@ -79,9 +81,7 @@ class Embeddings:
 
         self.text = None if text is None else matrix(text, "text")
         self.text_image: NDArray[np.int64] | None = None
-        self.captions = None if captions is None else listed(captions, "captions")
-        if self.captions is not None and not all(isinstance(caption, str) for caption in self.captions):
-            raise InputError("captions must be texts")
+        self.captions = None if captions is None else texts(captions, "captions")
         if self.text is None:
             if captions is not None or text_image is not None:
                 raise InputError("captions or text_image without text: give the text vectors too")
@@ -101,7 +101,11 @@ class Embeddings:
         if self.labels is not None and (self.labels.ndim not in (1, 2) or len(self.labels) != n):
             raise InputError(f"labels of shape {self.labels.shape} for {n} images: expected ({n},) or ({n}, classes)")
         self.class_text = None if class_text is None else np.asarray(matrix(class_text, "class_text"))
-        self.class_names = None if class_names is None else tuple(map(str, listed(class_names, "class_names")))
+        self.class_names = (
+            None
+            if class_names is None
+            else texts([str(name) for name in listed(class_names, "class_names")], "class_names")
+        )
         if self.class_text is not None:
             names = self.class_names or tuple(str(c) for c in range(len(self.class_text)))
             if len(names) != len(self.class_text):

@@ -57,18 +57,25 @@ def embed(
     workers: int = 4,
     dtype: Dtype = "fp32",
     quiet: bool = False,
-    variant: str | None = None,
+    other_batches: bool = False,
 ) -> Embeddings:
     """The raw embeddings of ``dataset`` under ``model``, from the store or computed now.
 
-    ``variant`` keeps the same model's embeddings apart that were made in another way, such as in other batches.
+    Args:
+        other_batches: embed once more, in batches of another size than those of the first time, which is done before
+            where it is missing. Whatever differs is the noise of the model itself.
 
     Raises:
         DataError: an unreadable sample, or one whose embedding is zero or not finite; the message names it.
         ModelError: the model fails on the batch.
         StoreError: the store cannot be written.
     """
-    recipe = ingredients(model, dataset, dtype, variant)
+    if other_batches:
+        first = embed(
+            model, dataset, store, batch_size=batch_size, workers=workers, dtype=dtype, quiet=quiet
+        )  # perhaps made long ago, in batches of another size than is asked for now
+        batch_size = another_size(min(first.meta["batch_size"], ROWS_PER_SHARD, len(first)))
+    recipe = ingredients(model, dataset, dtype, "other batches" if other_batches else None)
     path = store.path(recipe)
     with store.locked(path):
         found = store.complete(path)
@@ -86,6 +93,15 @@ def embed(
         }
         files.write_manifest(path, {**meta, "class_names": dataset.class_names}, len(shards), classes, path.name)
         return Embeddings.from_shards(shards, class_text=classes, class_names=dataset.class_names, meta=meta)
+
+
+def another_size(size: int) -> int:
+    """A batch size that is no multiple and, from 3 on, no part of ``size``: every sample meets other neighbours.
+
+    >>> [another_size(size) for size in (1, 2, 3, 4, 64)]
+    [2, 1, 2, 3, 43]
+    """
+    return 2 if size == 1 else size - max(1, size // 3)
 
 
 def _shards(

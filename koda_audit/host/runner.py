@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def run(args: Namespace) -> int:
     if args.skip_existing and output.exists():
         _say(args, f"Skip {output}, exists already.")
         return 0
+    _check_task(output, task.name)
     dataset = load(args, args.split)
     kind = getattr(task, "kind", dataset.kind)
     if kind != dataset.kind:
@@ -64,7 +66,7 @@ def run(args: Namespace) -> int:
     _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
     again = None
     if reference is not None and args.koda_floor == "batch":
-        other = (embedded(args, model, dataset, "other batches") for model in (spec, args.koda_model))
+        other = (embedded(args, model, dataset, other_batches=True) for model in (spec, args.koda_model))
         first, second = (embeddings.aligned_to(target.ids) for embeddings in other)
         again = (first, second)
     outcome = task.run(Inputs(target, reference, args, _device(args), again, fit))
@@ -74,6 +76,16 @@ def run(args: Namespace) -> int:
         print(terminal_table(tables[0]))
     _say(args, f"Dump results to: {output}\nReport: {report}")
     return 0
+
+
+def _check_task(output: Path, task: str) -> None:
+    """Refuse to replace the results of another task, whose report would go with them."""
+    try:
+        found = json.loads(output.read_text("utf-8")).get("task")
+    except (OSError, ValueError, AttributeError):  # nothing there, or nothing of ours
+        return
+    if found not in (None, task):
+        raise InputError(f"{output} holds the results of {found}: put {{task}} into --output, or name another file")
 
 
 def _write(
@@ -139,9 +151,9 @@ def load(args: Namespace, split: str) -> Dataset:
     )
 
 
-def embedded(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | None = None) -> Embeddings:
+def embedded(args: Namespace, spec: ModelSpec, dataset: Dataset, other_batches: bool = False) -> Embeddings:
     """The embeddings of a dataset, from the store or computed now."""
-    how = "" if variant is None else f" in {variant}, for the floor"
+    how = " in other batches, for the floor" if other_batches else ""
     _say(
         args, f"embedding {dataset.split} with {spec.label}{how} (whatever is in the store already is taken from there)"
     )
@@ -150,21 +162,12 @@ def embedded(args: Namespace, spec: ModelSpec, dataset: Dataset, variant: str | 
         model,
         dataset,
         Store(args.koda_store),
-        batch_size=args.batch_size if variant is None else other_batches(args.batch_size),
+        batch_size=args.batch_size,
         workers=args.num_workers,
         dtype=args.koda_dtype,
         quiet=not args.verbose,
-        variant=variant,
+        other_batches=other_batches,
     )
-
-
-def other_batches(size: int) -> int:
-    """A batch size that is not a multiple or part of ``size``, so that samples meet other neighbours.
-
-    >>> other_batches(64), other_batches(1)
-    (43, 2)
-    """
-    return max(2, 2 * size // 3 + 1)
 
 
 @lru_cache(maxsize=2)  # the reference stays in memory while the listed models pass by

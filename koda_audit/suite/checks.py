@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
+from koda_audit.metrics import METRICS, listed
 from koda_audit.registry import alignments, measures
+from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
-from koda_audit.suite.text import Place
 
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
@@ -184,9 +186,10 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
 
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    keys = _keys(suite, data)
+    keys, measured = _keys(suite, data), metrics_of(suite)
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
+        yield from _measured((*place, "metric"), gate.metric, measured)
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:
@@ -196,10 +199,20 @@ def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
 
 
 def _published(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+    measured = metrics_of(suite)
     for number, figure in enumerate(suite.published):
         place = ("published", number)
+        yield from _measured((*place, "metric"), figure.metric, measured)
         yield from _known((*place, "model"), [figure.model], suite.models, "model")
         yield from _known((*place, "dataset"), [figure.dataset], _keys(suite, data), "dataset")
+
+
+def _measured(place: Place, metric: str, measured: Collection[str]) -> Iterator[Fault]:
+    if metric not in measured:
+        sentence = unknown("metric", metric, measured or METRICS)
+        if listed(metric) is not None:
+            sentence = f"nothing in this suite measures '{metric}'"
+        yield Fault(place, f"{_path(place)}: {sentence}")
 
 
 def _keys(suite: Suite, data: dict[str, list[DataName]]) -> list[str]:

@@ -60,7 +60,9 @@ def clouds(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Cloud]:
         numbers = {number.metric: number.value for number in done.numbers}
         point = (cell.model, cell.alignment)
         if cell.step == "gap":
-            gaps.setdefault(cell.dataset, {})[point] = {key: numbers[key] for key in GAPS if key in numbers}
+            gaps.setdefault(cell.dataset, {})[point] = {
+                key: numbers[f"gap_{key}"] for key in GAPS if f"gap_{key}" in numbers
+            }
         elif cell.step == "evaluate" and cell.task != "side_effects":
             quality = {metric: value for metric, value in numbers.items() if metric not in NO_QUALITY}
             found.setdefault((cell.dataset, cell.task), {})[point] = quality

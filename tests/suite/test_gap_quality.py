@@ -43,7 +43,7 @@ def measured(plan: Plan) -> dict[Cell, Finished]:
         raw = gaps[cell.model, cell.alignment]
         if cell.step == "gap":
             values = {key: raw if key == "raw_gap_rms" else random.normal() for key in GAPS}
-            numbers = [Number(key, value) for key, value in {**values, "agreement@var=1": 0.5}.items()]
+            numbers = [*(Number(f"gap_{key}", value) for key, value in values.items()), Number("gaprob_agreement", 0.5)]
             found[cell] = Finished(
                 tuple(numbers),
                 tables={"gap": pd.DataFrame(values.items(), columns=["metric", "value"]).assign(null=None)},
@@ -61,7 +61,7 @@ def r2(
     sides: list[dict[tuple[str, str | None], float]] = [{}, {}]
     for cell, done in cells.items():
         for number in done.numbers:
-            if (cell.step, cell.dataset, number.metric) == ("gap", on, "raw_gap_rms"):
+            if (cell.step, cell.dataset, number.metric) == ("gap", on, "gap_raw_gap_rms"):
                 sides[0][cell.model, cell.alignment] = number.value
             if (cell.step, cell.dataset, number.metric) == ("evaluate", dataset, metric):
                 sides[1][cell.model, cell.alignment] = number.value
@@ -170,7 +170,7 @@ PUBLISHED = """\
 published:
   - {metric: acc1, dataset: kinds, model: m0, value: 0.5, source: "A. Author, table 1"}
   - {metric: acc1, dataset: kinds, model: m0, value: 0.25, source: another}
-  - {metric: probe_accuracy, dataset: kinds, model: m1, value: 0.5, source: another}
+  - {metric: acc5, dataset: pairs, model: m1, value: 0.5, source: another}
 """
 
 
