@@ -59,9 +59,10 @@ class Model(Part):
 
 
 class Data(Part):
-    """A dataset by the host's name, or one of its collections; ``task`` says whether it has captions or classes.
+    """A dataset by the host's name, or one of its collections.
 
-    ``classes_of`` is another dataset of the suite with the same sample ids: comparisons then tell accuracy on its
+    ``task`` says whether it has captions or classes, ``only`` which tasks of the benchmark run on it; default: all that
+    can. ``classes_of`` is another dataset of the suite with the same sample ids: comparisons then tell accuracy on its
     classes as well.
     """
 
@@ -75,6 +76,7 @@ class Data(Part):
     classname_file: Text | None = None
     template_file: Text | None = None
     classes_of: Text | None = None
+    only: Annotated[list[Benchmarks], Some] | None = None
 
 
 class Discrepancy(Part):
@@ -125,10 +127,10 @@ class Robustness(Part):
 
 
 class Gap(Part):
-    """How far apart images and texts of one model lie."""
+    """How far apart images and texts of one model lie, under which alignments; default: those of the benchmark."""
 
     on: On = "all"
-    alignments: Which = ["none"]
+    alignments: Which | None = None
     interval: bool = True
     robustness: Robustness | None = None
 
@@ -161,6 +163,16 @@ class Benchmark(Part):
     probe_C: Positive | None = None
 
 
+class Published(Part):
+    """A figure that somebody published of a model as it is, shown beside ours; ``source`` says who, and where."""
+
+    metric: Text
+    dataset: Text
+    model: Text
+    value: float = Field(allow_inf_nan=False)
+    source: Annotated[str, Field(description="who published it, and where", pattern=r"\S", max_length=1000)]
+
+
 class Suite(Part):
     """A whole suite."""
 
@@ -173,6 +185,7 @@ class Suite(Part):
     alignments: dict[Name, Alignment] = {}
     benchmark: Benchmark | None = None
     gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = []
+    published: list[Published] = []
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4

@@ -435,7 +435,7 @@ def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp
     words = {(each.gate.model, each.gate.metric): each.verdict for each in ran.verdicts}
     assert {word for (model, _), word in words.items() if model == "control"} == {"PASS"}
     assert words["broken", "acc1"] == words["broken", "image_retrieval_recall@1"] == "FAIL"
-    assert len(words) == 8
+    assert len(words) == 9
     capsys.readouterr()
     assert cli.main(["check", str(tmp_path / "out")]) == 1
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL acc1 of broken on"))
@@ -448,3 +448,10 @@ def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp
     assert plain["colour", "acc1"] > 0.95
     assert plain["broken", "acc1"] < 0.85
     assert plain["broken", "image_retrieval_recall@1"] < plain["colour", "image_retrieval_recall@1"]
+    gaps = ran.frame[(ran.frame["task"] == "koda_modality_gap") & (ran.frame["metric"] == "gap_raw_gap_rms")]
+    assert len(gaps) == 8  # two models, each as it is and under three alignments
+    predicted = pd.read_csv(ran.folder / "tables" / "gap_against_quality.csv")
+    assert predicted.groupby("benchmark")["n"].max()["text_retrieval_recall@1"] == 8
+    report = (ran.folder / "report.md").read_text()
+    assert "An interval needs 5 models, and there are 2" in report
+    assert len(list((ran.folder / "figures").glob("gap-quality-captions-*.png"))) == 2
