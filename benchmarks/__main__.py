@@ -21,6 +21,7 @@ TABLES = {
     "gap": ("gap", "the modality gap: seconds and memory of moments and of pairs"),
     "evaluation": ("evaluation", "recall and ten alignments from embeddings against the host's own evaluation"),
     "baselines": ("baselines", "other methods on the same kernels"),
+    "suite": ("suite", "a whole suite: where its time goes, and what a rerun takes"),
     "training": ("training", "kernel alignment of a tower against a bare loop"),
 }
 

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 done, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
+        0 done, 1 a gate failed, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
@@ -85,6 +85,32 @@ def _demo(args: argparse.Namespace) -> int:
     from koda_audit.demo.run import main as demo
 
     return demo(args.output, args.quiet)
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run_folder", metavar="RUN", type=Path, help="folder of an audit")
+    add("--baseline", metavar="RUN", type=Path, help="folder of an accepted baseline, or of an earlier audit")
+    add("--gates", metavar="FILE", type=Path, help="YAML or JSON, a suite too; default: the gates of the audit")
+    for name, what in {"junit": "JUnit XML", "markdown": "a comment for a pull request", "json": "JSON"}.items():
+        add(f"--{name}", metavar="FILE", type=Path, help=f"write the verdicts as {what}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import check_command
+
+    return check_command(args)
+
+
+def _baseline_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accept", metavar="RUN", type=Path, required=True, help="folder of the audit to accept")
+    parser.add_argument("--output", type=Path, default=Path("baseline"), help="its folder; default: %(default)s")
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import baseline_command
+
+    return baseline_command(args)
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -146,6 +172,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
     )
+    parser.add_argument(
+        "--baseline", metavar="RUN", type=Path, help="accepted baseline or earlier audit, for gates without against"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and its cost, and do nothing")
 
 
@@ -153,6 +182,12 @@ def _run(args: argparse.Namespace) -> int:
     from koda_audit.suite.command import run
 
     return run(args)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from koda_audit.suite.command import run
+
+    return run(args, compute=False)
 
 
 def _validate_options(parser: argparse.ArgumentParser) -> None:
@@ -180,18 +215,26 @@ def _init(args: argparse.Namespace) -> int:
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=["tasks", "alignments"], nargs="?", default="tasks", help="what to list; default: tasks"
+        "what",
+        choices=["tasks", "alignments", "measures", "metrics"],
+        nargs="?",
+        default="tasks",
+        help="what to list; default: tasks",
     )
 
 
 def _list(args: argparse.Namespace) -> int:
-    from koda_audit.registry import alignments, tasks
+    from koda_audit.metrics import METRICS
+    from koda_audit.registry import alignments, measures, tasks
 
-    registry: Any = {"tasks": tasks, "alignments": alignments}[args.what]()
+    if args.what == "metrics":
+        for metric in METRICS.values():
+            print(f"{metric.key}  ({metric.span})\n    {metric.meaning}")
+        return 0
+    registry: Any = {"tasks": tasks, "alignments": alignments, "measures": measures}[args.what]()
+    word = {"tasks": "help", "alignments": "definition", "measures": "meaning"}[args.what]
     for name, listed in registry.usable():
-        print(
-            f"{name}  ({', '.join(registry.packages(name))})\n    {getattr(listed, 'help', None) or listed.definition}"
-        )
+        print(f"{name}  ({', '.join(registry.packages(name))})\n    {getattr(listed, word)}")
     for problem in registry.problems().values():
         print(f"koda-audit: warning: {problem}", file=sys.stderr)
     return 0
@@ -212,10 +255,13 @@ COMMANDS = {
     "init": Command("write a commented suite to start from", _init_options, _init),
     "validate": Command("find everything that is wrong with a suite; print its plan", _validate_options, _validate),
     "run": Command("run a suite: embed and compute what is missing, write the report", _run_options, _run),
+    "report": Command("write the report of what is finished of a suite, and compute nothing", _run_options, _report),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "align": Command(
         "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align
     ),
+    "check": Command("judge the gates of an audit: 0 passed, 1 a gate failed, 2 an error", _check_options, _check),
+    "baseline": Command("make an audit the baseline that later ones are checked against", _baseline_options, _baseline),
     "list": Command("what is registered, from here and from other packages", _list_options, _list),
     "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),
 }

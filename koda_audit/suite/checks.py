@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
+from koda_audit.metrics import METRICS, listed
 from koda_audit.registry import alignments, measures
+from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
-from koda_audit.suite.text import Place
 
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
@@ -33,7 +35,8 @@ def faults_of(suite: Suite, base: Path, allow_code: bool) -> list[Fault]:
     """All of them."""
     data: dict[str, list[DataName]] = {}
     found = [*_models(suite, base, allow_code), *_data(suite, base, data)]
-    return [*found, *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data), *_gates(suite, data)]
+    found += [*_classes(suite), *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data)]
+    return [*found, *_gates(suite, data), *_published(suite, data)]
 
 
 def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
@@ -99,11 +102,11 @@ def _measures(suite: Suite) -> Iterator[Fault]:
         yield from _known(("similarity", "measures"), suite.similarity.measures, measures().names(), "measure")
     if suite.gap is not None:
         yield from _known(("gap", "on"), suite.gap.on, suite.datasets, "dataset")
-        yield from _known(("gap", "alignments"), suite.gap.alignments, ["none", *suite.alignments], "alignment")
+        yield from _known(("gap", "alignments"), suite.gap.alignments or (), ["none", *suite.alignments], "alignment")
 
 
 def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    used = [part.alignments for part in (suite.gap, suite.benchmark) if part is not None]
+    used = [part.alignments or () for part in (suite.gap, suite.benchmark) if part is not None]
     for key, alignment in suite.alignments.items():
         place = ("alignments", key)
         if key in ("none", "all"):
@@ -160,14 +163,20 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
         return
     yield from _known(("benchmark", "on"), part.on, suite.datasets, "dataset")
     yield from _known(("benchmark", "alignments"), part.alignments, ["none", *suite.alignments], "alignment")
-    kinds = {
-        kind
-        for key in suite.datasets
-        if part.on == "all" or key in part.on
-        for kind in ([one.kind for one in data[key]] if key in data else [None])  # else it has a fault of its own
-    }
+    on = {key: given for key, given in suite.datasets.items() if part.on == "all" or key in part.on}
+    for key, given in on.items():
+        for number, task in enumerate(given.only or ()):
+            if task not in part.tasks:
+                place = ("datasets", key, "only", number)
+                yield Fault(place, f"datasets.{key}.only: {unknown('task of the benchmark', task, part.tasks)}")
     for number, task in enumerate(part.tasks):
         needed = NEEDS.get(task)
+        kinds = {
+            kind
+            for key, given in on.items()
+            if given.only is None or task in given.only
+            for kind in ([one.kind for one in data[key]] if key in data else [None])  # else it has a fault of its own
+        }
         if needed is not None and kinds and not kinds & {needed, None}:
             yield Fault(
                 ("benchmark", "tasks", number), f"{task} needs {needed}, and no dataset of the benchmark has them"
@@ -176,16 +185,47 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
         yield Fault(("benchmark", "tasks"), "benchmark.tasks: a task is listed twice")
 
 
+def _classes(suite: Suite) -> Iterator[Fault]:
+    for key, data in suite.datasets.items():
+        others = [name for name, other in suite.datasets.items() if name != key and other.task != "zeroshot_retrieval"]
+        if data.classes_of is not None and data.classes_of not in others:
+            where = ("datasets", key, "classes_of")
+            yield Fault(where, f"{_path(where)}: {unknown('dataset with classes', data.classes_of, others)}")
+
+
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    keys = [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
+    keys, measured = _keys(suite, data), metrics_of(suite)
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
+        yield from _measured((*place, "metric"), gate.metric, measured)
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:
             yield from _known((*place, "against"), [gate.against], suite.models, "model")
         if gate.alignment is not None:
             yield from _known((*place, "alignment"), [gate.alignment], ["none", *suite.alignments], "alignment")
+
+
+def _published(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
+    measured = metrics_of(suite)
+    for number, figure in enumerate(suite.published):
+        place = ("published", number)
+        yield from _measured((*place, "metric"), figure.metric, measured)
+        yield from _known((*place, "model"), [figure.model], suite.models, "model")
+        yield from _known((*place, "dataset"), [figure.dataset], _keys(suite, data), "dataset")
+
+
+def _measured(place: Place, metric: str, measured: Collection[str]) -> Iterator[Fault]:
+    if metric not in measured:
+        sentence = unknown("metric", metric, measured or METRICS)
+        if listed(metric) is not None:
+            sentence = f"nothing in this suite measures '{metric}'"
+        yield Fault(place, f"{_path(place)}: {sentence}")
+
+
+def _keys(suite: Suite, data: dict[str, list[DataName]]) -> list[str]:
+    """Names of datasets in results, those of a collection one by one."""
+    return [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
 
 
 def _known(place: Place, given: str | Iterable[str], known: Iterable[str], kind: str) -> Iterator[Fault]:

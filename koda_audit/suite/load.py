@@ -11,11 +11,11 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from koda_audit._yaml import Place, read_yaml
 from koda_audit.document import printable
 from koda_audit.errors import InputError, unknown
 from koda_audit.suite.checks import Fault, faults_of
 from koda_audit.suite.schema import Suite
-from koda_audit.suite.text import Place, read_yaml
 
 
 class SuiteError(InputError):
@@ -84,7 +84,7 @@ def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:
 def _remove(value: Any, place: Place) -> None:
     index = next((depth for depth, part in enumerate(place) if isinstance(part, int)), len(place))
     place = place[:index]  # of a list all of it: what follows in it would have another number, and so another line
-    if (len(place) < 2 and place != ("gates",)) or (
+    if (len(place) < 2 and place not in (("gates",), ("published",))) or (
         len(place) == 2 and place[0] in ("models", "datasets", "alignments")
     ):
         raise LookupError  # others may speak of it
@@ -175,6 +175,7 @@ def _unknown_key(root: type[BaseModel], place: Place) -> str:
 
 def _meaning(place: Place) -> str:
     known = {"suite": ": give the suite a name", "models": ": name at least one", "datasets": ": name at least one"}
+    known["source"] = ": say who published it, and where"
     return known.get(str(place[-1]), "")
 
 

@@ -14,7 +14,7 @@ from koda_audit.suite.cells import FORM, Cells
 from koda_audit.suite.checks import NEEDS
 from koda_audit.suite.load import Loaded
 from koda_audit.suite.names import OPERATORS, DataName, ModelName, all_data, calibration, model_name
-from koda_audit.suite.schema import Alignment, Suite
+from koda_audit.suite.schema import Suite
 from koda_audit.suite.sources import data_source, libraries, model_source
 
 Step = Literal["embed", "compare", "similarity", "gap", "align", "evaluate"]
@@ -130,6 +130,12 @@ class Plan:
         """The cell that embeds a dataset."""
         return Cell("embed", model, dataset, split or self.data[dataset].split, again=again)
 
+    def gallery_bound(self, alignment: str | None) -> bool:
+        """Whether it is made anew of the rows that are evaluated, and so is another one on each dataset."""
+        if alignment is None:
+            return False
+        return OPERATORS.get(self.suite.alignments[alignment].operator, ("rows", ()))[0] == "gallery"
+
     def _content(self, cell: Cell) -> str | None:
         """What later cells know a cell by: the content of embeddings, not the files they came from."""
         key = self.key(cell)
@@ -166,6 +172,9 @@ class Plan:
                 needs = [self.embed(model, one), self.embed(reference, one)]
                 if part.floor == "batch":
                     needs += [self.embed(model, one, again=True), self.embed(reference, one, again=True)]
+                classes = self.suite.datasets[one].classes_of if one in self.suite.datasets else None
+                if classes is not None:
+                    needs += [self.embed(each, classes, self.data[one].split) for each in (model, reference)]
                 yield self._cell("compare", model, one, tuple(needs), options, reference=reference)
 
     def _similarity(self, suite: Suite) -> Iterator[Cell]:
@@ -183,9 +192,10 @@ class Plan:
         if part is None:
             return
         options = part.model_dump(exclude={"on", "alignments"}) | {"seed": suite.seed}
+        shown = part.alignments or (suite.benchmark.alignments if suite.benchmark else ["none"])
         for one in self._on(part.on):
             for model in self.models:
-                for alignment in self._alignments(part.alignments):
+                for alignment in self._alignments(shown):
                     needs = (self.embed(model, one), *self._align(model, one, alignment))
                     yield self._cell("gap", model, one, needs, options, alignment=alignment)
 
@@ -199,15 +209,17 @@ class Plan:
             "clustering": {"clusters": part.clusters, "protocol": part.clustering_protocol, "seed": suite.seed},
         }
         for one in self._on(part.on):
+            only = suite.datasets[one.partition("/")[0]].only
             for task in part.tasks:
+                if only is not None and task not in only:
+                    continue
                 # captions have no classes, so clusters of them must be counted
                 needed = NEEDS.get(task, "classes" if part.clusters is None else None)
                 if None not in (needed, self.data[one].kind) and needed != self.data[one].kind:
                     continue
                 for model in self.models:
                     for alignment in self._alignments(part.alignments):
-                        bound = alignment is not None and self._fitted_on(suite.alignments[alignment]) == "gallery"
-                        if task == "linear_probe" and bound:
+                        if task == "linear_probe" and self.gallery_bound(alignment):
                             continue  # it is made from the rows that are evaluated, and leaves none to train on
                         needs = [self.embed(model, one), *self._align(model, one, alignment)]
                         if task == "linear_probe":
@@ -256,7 +268,3 @@ class Plan:
     def _alignments(self, names: str | list[str]) -> Iterator[str | None]:
         for name in ["none", *self.suite.alignments] if names == "all" else names:
             yield None if name == "none" else name
-
-    @staticmethod
-    def _fitted_on(alignment: Alignment) -> str:
-        return OPERATORS.get(alignment.operator, ("rows", ()))[0]

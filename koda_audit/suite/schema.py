@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from koda_audit.gates.gate import Gate, gate_of
 
 
 def _file_name(text: str) -> str:
@@ -57,7 +59,12 @@ class Model(Part):
 
 
 class Data(Part):
-    """A dataset by the host's name, or one of its collections; ``task`` says whether it has captions or classes."""
+    """A dataset by the host's name, or one of its collections.
+
+    ``task`` says whether it has captions or classes, ``only`` which tasks of the benchmark run on it; default: all that
+    can. ``classes_of`` is another dataset of the suite with the same sample ids: comparisons then tell accuracy on its
+    classes as well.
+    """
 
     dataset: Text
     root: Text = "root"
@@ -68,6 +75,8 @@ class Data(Part):
     annotation_file: Text | None = None
     classname_file: Text | None = None
     template_file: Text | None = None
+    classes_of: Text | None = None
+    only: Annotated[list[Benchmarks], Some] | None = None
 
 
 class Discrepancy(Part):
@@ -118,10 +127,10 @@ class Robustness(Part):
 
 
 class Gap(Part):
-    """How far apart images and texts of one model lie."""
+    """How far apart images and texts of one model lie, under which alignments; default: those of the benchmark."""
 
     on: On = "all"
-    alignments: Which = ["none"]
+    alignments: Which | None = None
     interval: bool = True
     robustness: Robustness | None = None
 
@@ -154,28 +163,14 @@ class Benchmark(Part):
     probe_C: Positive | None = None
 
 
-class Gate(Part):
-    """A verdict on one number: against another model's, or an earlier audit's, or by itself."""
+class Published(Part):
+    """A figure that somebody published of a model as it is, shown beside ours; ``source`` says who, and where."""
 
     metric: Text
     dataset: Text
     model: Text
-    task: Text | None = None
-    alignment: Text | None = None
-    against: Text | None = None
-    max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
-    max_rise: float | None = Field(None, ge=0, allow_inf_nan=False)
-    min: float | None = Field(None, allow_inf_nan=False)
-    max: float | None = Field(None, allow_inf_nan=False)
-    level: float = Field(0.05, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Gate:
-        given = [name for name in ("max_drop", "max_rise", "min", "max") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"a gate needs exactly one of max_drop, max_rise, min, max; found {found}")
-        return self
+    value: float = Field(allow_inf_nan=False)
+    source: Annotated[str, Field(description="who published it, and where", pattern=r"\S", max_length=1000)]
 
 
 class Suite(Part):
@@ -189,7 +184,8 @@ class Suite(Part):
     gap: Gap | None = None
     alignments: dict[Name, Alignment] = {}
     benchmark: Benchmark | None = None
-    gates: list[Gate] = []
+    gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = []
+    published: list[Published] = []
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4

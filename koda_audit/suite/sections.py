@@ -10,6 +10,7 @@ import pandas as pd
 
 from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.suite.cells import Finished, Number
+from koda_audit.suite.gap_quality import gap_against_quality
 from koda_audit.suite.plan import Cell, Plan
 
 Cells = Mapping[Cell, Finished]
@@ -22,31 +23,44 @@ def sections_of(
 ) -> tuple[list[Section], dict[str, pd.DataFrame]]:
     """The sections of the report, and the tables beside it."""
     made = [cell for cell in finished if cell.step not in ("embed", "align")]
+    predicted, everything = gap_against_quality(plan, finished)
     sections = [
         _summary(plan, finished, failures),
         *_failed(failures),
         *_benchmarks(finished),
+        *_published(plan, finished),
         *_comparisons(finished),
         *_similarity(finished),
         *_gap(finished),
+        *predicted,
         _models(plan, finished),
     ]
     tables = {path: table for cell in made for path, table in _tables(cell, finished[cell])}
-    return sections, tables
+    return sections, tables | everything
 
 
 def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Section:
     counted = len(finished) + len(failures)
     failed = f"; **{len(failures)} of {counted} steps failed**, see below" if failures else ""
     models, data = (", ".join(f"`{escape(key)}`" for key in keys) for keys in (plan.models, plan.data))
-    strongest = [done.sections[0]["table"] for cell, done in finished.items() if cell.step == "compare"]
     text = f"Models: {models}. Datasets: {data}{failed}."
-    if not strongest:
+    table = strongest(finished)
+    if table is None:
         return Section("Summary", text)
-    tables = [pd.DataFrame(**table).groupby(["groups", "does not"], sort=False).head(1) for table in strongest]
-    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
-    reading = "The strongest group of samples of each comparison, that one model holds together and the other does not:"
-    return Section("Summary", f"{text}\n\n{reading}", table.sort_values("excess", ascending=False, kind="stable"))
+    # of a comparison with a finding where there is one: that of others says that there is none
+    compared = [done.sections[0] for cell, done in finished.items() if cell.step == "compare"]
+    first = max(compared, key=lambda section: "finding" in pd.DataFrame(**section["table"])["verdict"].to_numpy())
+    return Section("Summary", f"{text}\n\nThe strongest group of each comparison, both ways. {first['text']}", table)
+
+
+def strongest(finished: Cells) -> pd.DataFrame | None:
+    """The strongest group of samples of each comparison and way, findings first; None without comparisons."""
+    tables = [done.sections[0]["table"] for cell, done in finished.items() if cell.step == "compare"]
+    if not tables:
+        return None
+    best = pd.concat([pd.DataFrame(**table).groupby(["groups", "does not"], sort=False).head(1) for table in tables])
+    order = best.assign(finding=best["verdict"] == "finding").sort_values(["finding", "excess"], ascending=False)
+    return order.drop(columns="finding").reset_index(drop=True)
 
 
 def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
@@ -94,6 +108,37 @@ def _benchmarks(finished: Cells) -> Iterator[Section]:
             "Intervals by the bootstrap over images, each drawn with all of its captions." + aligned,
             table.dropna(axis="columns", how="all"),
         )
+
+
+def _published(plan: Plan, finished: Cells) -> Iterator[Section]:
+    if not plan.suite.published:
+        return
+    ours = {
+        (cell.model, cell.dataset, number.metric): number
+        for cell, done in finished.items()
+        if cell.alignment is None and cell.reference is None
+        for number in done.numbers
+    }
+    rows = []
+    for figure in plan.suite.published:
+        number = ours.get((figure.model, figure.dataset, figure.metric), Number(figure.metric, None))
+        rows.append(
+            {
+                "dataset": figure.dataset,
+                "model": figure.model,
+                "metric": figure.metric,
+                "published": figure.value,
+                "ours": number.value,
+                "95 % interval": _interval(number),
+                "ours minus published": None if number.value is None else number.value - figure.value,
+                "source": figure.source,
+            }
+        )
+    text = (
+        "What others published of these models, as the suite has it, beside what was measured here without alignment. "
+        "A difference beyond the interval is one of protocol (data, prompts, preprocessing, precision) or of weights."
+    )
+    yield Section("Against published figures", text, pd.DataFrame(rows))
 
 
 def _comparisons(finished: Cells) -> Iterator[Section]:

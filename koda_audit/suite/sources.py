@@ -8,7 +8,8 @@ taken for unchanged; the versions of the libraries are part of the comparison.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def data_source(data: DataName) -> Any:
     return [data.name, data.root, data.split, data.language, choices, stamps(files)]
 
 
-def libraries() -> dict[str, str | None]:
+@lru_cache(maxsize=1)  # reading the metadata of packages anew for each cell took most of a rerun
+def libraries() -> Mapping[str, str | None]:
     """What can change an embedding or a number without any file of the suite being touched."""
     return {**library_versions(), "koda-audit": koda_audit.__version__}
 

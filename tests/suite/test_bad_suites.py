@@ -24,7 +24,9 @@ alignments:
   centred: {operator: center_renorm, fit_on: "pairs:train"}
 benchmark: {tasks: [zeroshot_retrieval], alignments: [none, centred]}
 gates:
-  - {metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.01}
+  - {metric: text_retrieval_recall@5, dataset: pairs, model: two, against: one, max_drop: 0.01}
+published:
+  - {metric: text_retrieval_recall@1, dataset: pairs, model: two, value: 0.5, source: a paper}
 """
 
 
@@ -51,8 +53,8 @@ BAD = {
         "'all', or a list of names from datasets",
     ),
     "out of range": ("directions: 0", "directions: 3", 8, "greater than or equal to 1"),
-    "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "finite"),
-    "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "greater than or equal to 0"),
+    "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "must be a number of 0 or more, found nan"),
+    "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "a number of 0 or more"),
     "unknown choice": ("directions: 3, kernel: rfb", "directions: 3", 8, "did you mean 'rbf'"),
     "unknown task": ("[zeroshot_retrival]", "[zeroshot_retrieval]", 13, "did you mean 'zeroshot_retrieval'"),
     "unknown measure": ("[cka_liner]", "[cka_linear]", 9, "did you mean 'cka_linear'"),
@@ -63,6 +65,15 @@ BAD = {
     "pair of one": ("pairs: [[one]]", "pairs: all", 8, "a list of [reference, model]"),
     "pair with itself": ("pairs: [[one, one]]", "pairs: all", 8, "compares 'one' with itself"),
     "unknown model of a gate": ("model: tow", "model: two", 15, "did you mean 'two'"),
+    "unknown metric of a gate": ("recal@5", "recall@5", 15, "did you mean 'text_retrieval_recall@5'"),
+    "recall that is not measured": (
+        "recall@7",
+        "recall@5",
+        15,
+        "measures 'text_retrieval_recall@7'",
+    ),
+    "metric that is not measured": ("gaprob_rank", "text_retrieval_recall@5", 15, "nothing in this suite measures"),
+    "measure of another modality": ("sim_text_cka_linear", "text_retrieval_recall@5", 15, "'sim_image_cka_linear'"),
     "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
     "unknown calibration": ('"pears:train"', '"pairs:train"', 12, "did you mean 'pairs'"),
     "fitted on nothing": ("center_renorm}", 'center_renorm, fit_on: "pairs:train"}', 12, "fit_on: DATASET:train"),
@@ -75,6 +86,31 @@ BAD = {
     "duplicate name": ("  one: {model: x}\n  one:", "  one:", 4, "stands here twice: the first is on line 3"),
     "listed twice": ("on: [pairs, pairs]", "on: [pairs]", 8, "listed twice"),
     "task without data": ("tasks: [linear_probe], on: [pairs]", "tasks: [zeroshot_retrieval]", 13, "needs classes"),
+    "figure without a source": ("value: 0.5}", "value: 0.5, source: a paper}", 17, "say who published it, and where"),
+    "figure with an empty source": ('source: " "', "source: a paper", 17, "expected who published it, and where"),
+    "figure without a value": ("model: two, source", "model: two, value: 0.5, source", 17, "value: is missing"),
+    "figure that is no number": ("value: .nan", "value: 0.5", 17, "finite"),
+    "figure of another metric": ("text_retrieval_recal@1", "text_retrieval_recall@1", 17, "did you mean"),
+    "figure of what is not measured": ("metric: acc1", "metric: text_retrieval_recall@1", 17, "nothing in this suite"),
+    "figure of another model": ("model: tow, value", "model: two, value", 17, "did you mean 'two'"),
+    "figure of another dataset": (
+        "dataset: pears, model: two, value",
+        "dataset: pairs, model: two, value",
+        17,
+        "did you mean 'pairs'",
+    ),
+    "task that the benchmark lacks": (
+        "task: zeroshot_classification, only: [linear_probe]",
+        "task: zeroshot_classification",
+        7,
+        "unknown task of the benchmark 'linear_probe'",
+    ),
+    "task left to no dataset": (
+        "task: zeroshot_retrieval, only: [clustering]}",
+        "task: zeroshot_retrieval}",
+        13,
+        "zeroshot_retrieval needs captions",
+    ),
     "no benchmark uses it": ("[none]}", "[none, centred]}", 12, "used nowhere"),
     "missing file": ("root: kinds, classname_file: nope.json", "root: kinds", 7, "there is no file"),
     "path escape in a name": ("  ../../etc: {model: x}\n  one:", "  one:", 3, "a name has letters"),
@@ -157,7 +193,7 @@ def test_all_faults_at_once_in_the_order_of_the_file(tmp_path, capsys):
     wrong = wrong.replace("[cka_linear]", "[cka_liner]").replace("[none, centred]", "[none, centered]")
     message = refused(tmp_path, wrong.encode(), capsys, ("validate", "--static"))
     lines = [int(line.split("suite.yaml:")[1].split(":")[0]) for line in message.splitlines()]
-    assert lines == [8, 8, 9, 12, 13, 15]  # 12: centred is used nowhere now
+    assert lines == [8, 8, 9, 12, 13, 15, 17]  # 12: centred is used nowhere now
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
