@@ -348,9 +348,7 @@ def _measure_rows() -> list[str]:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "any" if low is high else f"{low:g} or more" if high is None else f"at most {high:g}"
-    return f"{low:g} to {high:g}"
+    return Metric("", "", low, high).span.replace("inf", "∞")
 
 
 def _cell(text: str) -> str:
