@@ -314,9 +314,10 @@ def test_a_missing_model_fails_alone_and_is_filled_in_later(home, done):
 
 
 def test_a_damaged_cell_is_made_again(home, done):
-    cells = sorted((home / "store" / "cells").iterdir())
-    (cells[0] / "cell.json").write_bytes(b'{"numbers"')
-    (cells[1] / "outcomes.npz").write_bytes(b"PK")
+    plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
+    first, last = (plan.finished.path(plan.key(cell)) for cell in (plan.cells[0], plan.cells[-1]))
+    (first / "cell.json").write_bytes(b'{"numbers"')
+    (last / "outcomes.npz").write_bytes(b"PK")
     ran, said = here(home, "mended")
     assert (ran.exit_code, len(said)) == (0, 2)
     assert (home / "mended" / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
