@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Figures, progress, show
+import torch
+from common import Figures, progress, run_side, show
 from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
@@ -55,9 +57,9 @@ REDRAWN = 4  # drawings of each test scan
 VALIDATION = 280  # of the 1,400 train scans
 DIRECTIONS = len(COLOURS)
 ALLOWED = 0.01  # fall of the accuracy on validation drawings
-BATCH, RATE, TOWER_RATE = 64, 3e-4, 1e-4
+BATCH, RATE, TOWER_RATE = 64, 1e-3, 1e-4
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-GAP = ("dist_gap_rel", "mix_bias", "effective_dim", "digit accuracy", "recall@1")
+GAP = ("dist_gap_rel", "mix_bias", "effective_dim", "digit accuracy")
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,14 @@ def redrawn(seed: int) -> list[Sample]:
 # kernel alignment
 
 
-def kernel(seed: int, weight: float, epochs: int, judged: Split, home: Path) -> Figures:
+def kernel(home: Path, seed: int, weight: float, epochs: int, judged: Split = "train") -> Figures:
     """One run: figures of ``plain`` before and after, and of its teacher, on drawings that were not trained on."""
     store, teacher, student, aligned = Store(home / "store"), ASSETS / "colour", ASSETS / "plain", home / f"w{weight:g}"
     drawings = draw("train", seed)
     fit, checked = drawings[:-VALIDATION], drawings[-VALIDATION:]
-    models = [embedded(folder, fit, store) for folder in (teacher, student)]
+    target, reference = (embedded(folder, fit, store) for folder in (teacher, student))
     found = find_discrepancies(
-        *models, modality="image", features="exact", rotation="varimax", n_directions=DIRECTIONS, halves=0
+        target, reference, modality="image", features="exact", rotation="varimax", n_directions=DIRECTIONS, halves=0
     )
     lobes = found.frame.nlargest(DIRECTIONS, "excess")[["direction", "lobe"]]
     members, held = split_members(found.subsets.merge(lobes), seed=seed)
@@ -119,11 +121,10 @@ def kernel(seed: int, weight: float, epochs: int, judged: Split, home: Path) -> 
     figures = align_tower(spec, model(teacher), data, aligned, store, KernelGoal(weight), plan)
     unseen = [sample for sample in fit if sample.key in apart] + checked
     tested = checked if judged == "train" else redrawn(seed)
-    before, after, target = (
-        seen(folder, unseen, tested, store, held, teacher) for folder in (student, aligned, teacher)
-    )
-    more = {"lobes": held.groupby(["direction", "lobe"]).ngroups, "held out": len(held), "drift": figures["drift"]}
-    return {"before": before, "after": after, "teacher": target, **more}
+    sides = {"before": student, "after": aligned, "teacher": teacher}
+    judgement = {side: seen(folder, unseen, tested, store, held, teacher) for side, folder in sides.items()}
+    more = {"lobes": int(held.groupby(["direction", "lobe"]).ngroups), "held out": len(held), "drift": figures["drift"]}
+    return {**judgement, **more}
 
 
 def seen(
@@ -134,7 +135,7 @@ def seen(
     digits, grounds = (np.array([getattr(each, name) for each in tested]) for name in ("digit", "ground"))
     groups = [np.flatnonzero(digits == digit) for digit in np.unique(digits)]
     return {
-        "excess": discrepancy_of(held, both[0], both[1])["excess"].mean(),
+        "excess": float(discrepancy_of(held, both[0], both[1])["excess"].mean()),
         "AMI ground": float(np.mean([agreement(test.take(rows), grounds[rows]) for rows in groups])),
         "AMI digit": agreement(test, digits),
         "digit accuracy": evaluate(test, "zeroshot_classification").values["acc1"],
@@ -149,24 +150,21 @@ def agreement(embeddings: Embeddings, labels: Any) -> float:
 
 
 def chosen_weight(options: argparse.Namespace) -> float:
-    kept = []
+    """The largest that validation allows; found from small to large."""
+    kept = min(options.weights)
     for weight in sorted(options.weights):
-        with tempfile.TemporaryDirectory() as home:
-            found = kernel(options.seeds, weight, options.epochs, "train", Path(home))
+        (found,) = in_processes(1, part="kernel", seeds=[options.seeds], weight=weight, epochs=options.epochs)
         progress(f"weight {weight:g} on validation drawings: {found}")
         if found["before"]["digit accuracy"] - found["after"]["digit accuracy"] > ALLOWED:
             break
-        kept.append(weight)
-    return float(kept[-1] if kept else min(options.weights))
+        kept = weight
+    return float(kept)
 
 
 def kernel_table(options: argparse.Namespace) -> None:
     weight = options.weights[0] if len(options.weights) == 1 else chosen_weight(options)
-    runs = []
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as home:
-            runs.append(kernel(seed, weight, options.epochs, "test", Path(home)))
-        progress(f"kernel, seed {seed}: {runs[-1]}")
+    settings = {"part": "kernel", "weight": weight, "epochs": options.epochs, "judged": "test"}
+    runs = in_processes(options.jobs, seeds=range(options.seeds), **settings)
     rows = []
     for name in runs[0]["before"]:
         sides = {side: np.array([run[side][name] for run in runs]) for side in ("before", "after", "teacher")}
@@ -186,50 +184,47 @@ def kernel_table(options: argparse.Namespace) -> None:
 # the curriculum
 
 
-def effects(test: Embeddings, classes: Embeddings, before: Figures | None) -> Figures:
+def effects(test: Embeddings, classes: Embeddings, dimensions: float = 1.0) -> Figures:
+    """``GAP`` of captions and classes; ``effective_dim`` in parts of ``dimensions``."""
     pairs = test.pairs()
     gap = modality_gap(np.asarray(pairs.image), np.asarray(pairs.text))
-    recall = evaluate(test, "zeroshot_retrieval", at=[1]).values
-    figures = {
+    return {
         "dist_gap_rel": gap["dist_gap_rel"],
-        **{name: (gap[f"{name}_image"] + gap[f"{name}_text"]) / 2 for name in ("mix_bias", "effective_dim")},
+        "mix_bias": (gap["mix_bias_image"] + gap["mix_bias_text"]) / 2,
+        "effective_dim": (gap["effective_dim_image"] + gap["effective_dim_text"]) / 2 / dimensions,
         "digit accuracy": evaluate(classes, "zeroshot_classification").values["acc1"],
-        "recall@1": sum(recall.values()) / 2,
     }
-    whole = figures["effective_dim"] if before is None else before["dimensions"]
-    return {**figures, "effective_dim": figures["effective_dim"] / whole, "dimensions": whole}
 
 
-def curricula(seed: int, options: argparse.Namespace, home: Path) -> Iterator[Figures]:
+def curriculum(
+    home: Path, seed: int, alphas: Sequence[float], tower_epochs: int, tower_seeds: int
+) -> Iterator[Figures]:
     """A row an alignment, of one seed."""
     store, student = Store(home / "store"), ASSETS / "colour"
     fit, test = draw("train", seed), redrawn(seed)
     known = embedded(student, fit, store, captions=True)
-    judged = [embedded(student, test, store, captions) for captions in (True, False)]
-    before = effects(*judged, None)
-    yield {"alignment": "none", **before}
+    pairs, classes = (embedded(student, test, store, captions) for captions in (True, False))
+    before = effects(pairs, classes)
+    dimensions = before["effective_dim"]
+    yield {"alignment": "none", **before, "effective_dim": 1.0}
     fits = {"center_renorm": fit_alignment("center_renorm", known)}
-    for alpha in options.alphas:
+    for alpha in alphas:
         fits[f"maps {alpha:g}"] = fit_alignment("curriculum", known, alpha_target=alpha, seed=seed)
     for name, fitted in fits.items():
-        yield {"alignment": name, **effects(*(fitted.apply(side) for side in judged), before)}
-    for alpha in options.alphas if seed < options.tower_seeds else ():
+        yield {"alignment": name, **effects(fitted.apply(pairs), fitted.apply(classes), dimensions)}
+    for alpha in alphas if seed < tower_seeds else ():
         output = home / f"alpha{alpha:g}"
-        plan = TowerPlan(options.tower_epochs, BATCH, TOWER_RATE, seed=seed, workers=0)
+        plan = TowerPlan(tower_epochs, BATCH, TOWER_RATE, seed=seed, workers=0)
         spec, data = ModelSpec(f"local-dir:{student}"), Drawings(fit, True).dataset()
         curriculum_tower(spec, data, output, store, alpha, plan=plan)
-        trained = [embedded(output, test, store, captions) for captions in (True, False)]
-        yield {"alignment": f"towers {alpha:g}", **effects(*trained, before)}
-        progress(f"curriculum of towers, alpha_target {alpha:g}, seed {seed}")
+        pairs, classes = (embedded(output, test, store, captions) for captions in (True, False))
+        yield {"alignment": f"towers {alpha:g}", **effects(pairs, classes, dimensions)}
 
 
 def curriculum_table(options: argparse.Namespace) -> None:
-    found = []
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as home:
-            found += [{"seed": seed, **row} for row in curricula(seed, options, Path(home))]
-        progress(f"curriculum, seed {seed}")
-    frame = pd.DataFrame(found)
+    settings = {name: getattr(options, name) for name in ("alphas", "tower_epochs", "tower_seeds")}
+    found = in_processes(options.jobs, part="curriculum", seeds=range(options.seeds), **settings)
+    frame = pd.DataFrame([{"seed": seed, **row} for seed, each in enumerate(found) for row in each["rows"]])
     rows = [
         {"alignment": name, "seeds": len(some), **{key: spelled(some[key].to_numpy()) for key in GAP}}
         for name, some in frame.groupby("alignment", sort=False)
@@ -246,23 +241,24 @@ def verdict(frame: pd.DataFrame) -> str:
     """The curve's best point against centring: whether the claim holds here."""
     means = frame.groupby("alignment")[list(GAP)].mean()
     trained = means[means.index.str.contains(" ")]
-    best, centred = trained["dist_gap_rel"].idxmin(), means.loc["center_renorm"]
-    points = ", ".join(f"{key} {means.loc[best, key]:.3f} against {centred[key]:.3f}" for key in GAP)
+    best = str(trained["dist_gap_rel"].idxmin())
+    there, centred = means.loc[best].to_dict(), means.loc["center_renorm"].to_dict()
+    points = ", ".join(f"{key} {there[key]:.3f} against {centred[key]:.3f}" for key in GAP)
     return f"Smallest dist_gap_rel of the curriculum: {best}; there, against center_renorm: {points}."
 
 
 def picture(frame: pd.DataFrame) -> bytes:
     """A curve a figure and way of training, over alpha_target; centring and no alignment as level lines."""
     means = frame.groupby("alignment", sort=False)[list(GAP)].mean()
-    with drawn(4.2, "The curriculum over alpha_target", 4) as (figure, axes, stream):
-        for name, panel in zip(GAP, axes, strict=False):
+    with drawn(4.2, "The curriculum over alpha_target", len(GAP)) as (figure, axes, stream):
+        for name, panel in zip(GAP, axes, strict=True):
             handles = []
             for ink, way in zip(INKS, ("maps", "towers"), strict=False):
                 curve = means[means.index.str.startswith(way)]
                 alphas = [float(each.split()[1]) for each in curve.index]
                 handles += panel.plot(alphas, curve[name], "o-", color=ink, label=f"curriculum, {way}")
             for ink, way in zip(INKS[2:], ("center_renorm", "none"), strict=False):
-                handles.append(panel.axhline(means.loc[way, name], color=ink, linestyle="--", label=way))
+                handles.append(panel.axhline(means[name].to_dict()[way], color=ink, linestyle="--", label=way))
             panel.set_title(name)
             panel.set_xlabel("alpha_target")
         legend(figure, handles, 4)
@@ -274,6 +270,19 @@ def spelled(values: Any) -> str:
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.2g}"
 
 
+def side(part: str, **settings: Any) -> Figures:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if part == "kernel":
+            return kernel(Path(folder), **settings)
+        return {"rows": list(curriculum(Path(folder), **settings))}
+
+
+def in_processes(jobs: int, seeds: Iterable[int], **settings: Any) -> list[Figures]:
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(lambda seed: run_side("alignment", seed=seed, **settings), seeds))
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--part", choices=["kernel", "curriculum", "both"], default="both", help="default %(default)s")
@@ -283,10 +292,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--alphas", type=float, nargs="+", default=list(ALPHAS), help="default %(default)s")
     add("--tower_seeds", type=int, default=1, help="of the curriculum on towers (default %(default)s)")
     add("--tower_epochs", type=int, default=4, help="default %(default)s")
+    add("--jobs", type=int, default=2, help="seeds at a time, of one thread each (default %(default)s)")
     add("--output", type=Path, help="folder for curriculum.png and .csv")
 
 
 def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
     if options.part != "curriculum":
         kernel_table(options)
     if options.part != "kernel":
