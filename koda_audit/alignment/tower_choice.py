@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from inspect import signature
 from types import MappingProxyType
 from typing import Any
@@ -48,13 +48,7 @@ def tower_arguments(name: str, student: ModelSpec, settings: Mapping[str, Any]) 
     if preset is not None:
         one_of(preset, f"preset of '{name}'", (PRESET,) if name == "kuea" else ())
         goal, plan = kuea_paper(student.name)
-    planned = {field.name: getattr(plan, field.name) for field in fields(TowerPlan) if field.name not in ELSEWHERE}
-    if name == "kuea":
-        others = vars(goal)
-    else:
-        parts = signature(curriculum_tower).parameters.values()
-        others = {part.name: part.default for part in parts if part.default is not part.empty}
-        others = {key: value for key, value in others.items() if key not in ("plan", "device")}
+    planned, others = _defaults(name, goal, plan)
     known = {**others, **planned}
     for key in settings:
         if key not in known:
@@ -67,3 +61,23 @@ def tower_arguments(name: str, student: ModelSpec, settings: Mapping[str, Any]) 
     Phases(chosen["alpha_target"], 1, chosen["anchor"], chosen["ramp"], chosen["rise"])
     one_of(chosen["towers"], "towers", ("both", "visual"))
     return {**{key: chosen[key] for key in others}, "plan": plan}
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings that ``tower_arguments`` knows.
+
+    >>> "alpha_target" in settings_of("curriculum"), "weight" in settings_of("curriculum")
+    (True, False)
+    """
+    planned, others = _defaults(name, KernelGoal(), TowerPlan())
+    return (*others, *planned, "preset")
+
+
+def _defaults(name: str, goal: KernelGoal, plan: TowerPlan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the plan, and those of what is minimised."""
+    planned = {key: value for key, value in vars(plan).items() if key not in ELSEWHERE}
+    if name == "kuea":
+        return planned, dict(vars(goal))
+    parts = signature(TRAINERS[name]).parameters.values()
+    given = {part.name: part.default for part in parts if part.default is not part.empty}
+    return planned, {key: value for key, value in given.items() if key not in ("plan", "device")}
