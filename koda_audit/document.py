@@ -74,7 +74,8 @@ def escape(text: str) -> str:
     """
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # an underscore within a word is no markup, and names are full of them; addresses would become links
-    return re.sub(r"([\\`*\[\]|~#$!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", r"\\\1", text)
+    links = r":(?=//)|(?<=www)\.|(?<!\w)@|@(?=[\w-]+\.)"
+    return re.sub(rf"([\\`*\[\]|~#$!]|(?<![^\W_])_|_(?![^\W_])|{links})", r"\\\1", text)
 
 
 def printable(text: str) -> str:

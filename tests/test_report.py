@@ -154,7 +154,7 @@ def test_escaped_text_is_one_inert_line(text: str) -> None:
 
 def test_addresses_in_text_are_no_links() -> None:
     assert escape("see https://a.b/c, www.a.b, me@a.b") == r"see https\://a.b/c, www\.a.b, me\@a.b"
-    assert escape("acc: 1.0, a.b") == "acc: 1.0, a.b"
+    assert escape("acc: 1.0, a.b, recall@10") == "acc: 1.0, a.b, recall@10"
 
 
 def test_tables_of_one_name_are_refused(tmp_path: Path) -> None:

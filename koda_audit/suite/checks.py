@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
+from koda_audit.metrics import METRICS, listed
 from koda_audit.registry import alignments, measures
+from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
-from koda_audit.suite.text import Place
 
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
@@ -191,8 +193,14 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
     keys = [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
+    measured = metrics_of(suite)
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
+        if gate.metric not in measured:
+            sentence = unknown("metric", gate.metric, measured or METRICS)
+            if listed(gate.metric) is not None:
+                sentence = f"nothing in this suite measures '{gate.metric}'"
+            yield Fault((*place, "metric"), f"gates.{number}.metric: {sentence}")
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:
