@@ -14,7 +14,10 @@ curriculum  of ``colour``, for each alpha_target: as maps of stored embeddings (
             towers (--tower_seeds), against plain centring. mix_bias and effective_dim are means of both sides, the
             latter in parts of that before.
 
-The published claim is that the curriculum closes what centring cannot, the distribution gap, at no cost. {claim}
+The published claim is that the curriculum closes what centring cannot, the distribution gap, at no cost. Here that holds
+in part. Centring leaves dist_gap_rel at .099; both towers at alpha_target 1 reach .068, but plain contrastive training of
+the same length, alpha_target 0, reaches .073 by itself. mix_bias falls from .81 to .78 (centring: .80), so the modalities
+stay apart, and accuracy falls by .008. Maps of stored embeddings reach .090, and lose .005 of the accuracy.
 """
 
 from __future__ import annotations
@@ -252,7 +255,11 @@ def verdict(frame: pd.DataFrame) -> str:
     best = str(trained["dist_gap_rel"].idxmin())
     there, centred = means.loc[best].to_dict(), means.loc["center_renorm"].to_dict()
     points = ", ".join(f"{key} {there[key]:.3f} against {centred[key]:.3f}" for key in GAP)
-    return f"Smallest dist_gap_rel of the curriculum: {best}; there, against center_renorm: {points}."
+    way = best.split()[0]
+    text = f"Smallest dist_gap_rel of the curriculum: {best}; there, against center_renorm: {points}."
+    if f"{way} 0" in means.index:
+        text += f"\nTraining without the curriculum, {way} 0, leaves {means['dist_gap_rel'].to_dict()[f'{way} 0']:.3f}."
+    return text
 
 
 def picture(frame: pd.DataFrame) -> bytes:
