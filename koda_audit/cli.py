@@ -142,7 +142,7 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("--language", default="en", help="default: %(default)s")
     add("--koda_dtype", choices=["fp32", "host"], default="fp32", help="precision of the embeddings; default: fp32")
     add("--koda_store", type=Path, metavar="DIR", help="where embeddings are kept between runs")
-    add("--koda_allow_code", action="store_true", help="allow --model py:module:function")
+    add("--koda_allow_code", "--allow-code", action="store_true", help="allow --model py:module:function")
     for option in ("annotation_file", "custom_classname_file", "custom_template_file"):
         add(f"--{option}", default="" if option == "annotation_file" else None, help="as in clip_benchmark eval")
     add("--quiet", dest="verbose", action="store_false", help="print the table alone")
@@ -158,8 +158,12 @@ def _align(args: argparse.Namespace) -> int:
 
 def _suite_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", type=Path, help="the suite's YAML file")
-    parser.add_argument("--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: koda_store")
-    parser.add_argument("--allow-code", action="store_true", help="allow models given as py:, which run your code")
+    parser.add_argument(
+        "--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: ~/.cache/koda_store"
+    )
+    parser.add_argument(
+        "--allow-code", "--koda_allow_code", action="store_true", help="allow models given as py:, which run your code"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only what failed and where the report lies")
 
 
@@ -178,6 +182,12 @@ def _run(args: argparse.Namespace) -> int:
     from koda_audit.suite.command import run
 
     return run(args)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from koda_audit.suite.command import run
+
+    return run(args, compute=False)
 
 
 def _validate_options(parser: argparse.ArgumentParser) -> None:
@@ -205,18 +215,26 @@ def _init(args: argparse.Namespace) -> int:
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=["tasks", "alignments"], nargs="?", default="tasks", help="what to list; default: tasks"
+        "what",
+        choices=["tasks", "alignments", "measures", "metrics"],
+        nargs="?",
+        default="tasks",
+        help="what to list; default: tasks",
     )
 
 
 def _list(args: argparse.Namespace) -> int:
-    from koda_audit.registry import alignments, tasks
+    from koda_audit.metrics import METRICS
+    from koda_audit.registry import alignments, measures, tasks
 
-    registry: Any = {"tasks": tasks, "alignments": alignments}[args.what]()
+    if args.what == "metrics":
+        for metric in METRICS.values():
+            print(f"{metric.key}  ({metric.span})\n    {metric.meaning}")
+        return 0
+    registry: Any = {"tasks": tasks, "alignments": alignments, "measures": measures}[args.what]()
+    word = {"tasks": "help", "alignments": "definition", "measures": "meaning"}[args.what]
     for name, listed in registry.usable():
-        print(
-            f"{name}  ({', '.join(registry.packages(name))})\n    {getattr(listed, 'help', None) or listed.definition}"
-        )
+        print(f"{name}  ({', '.join(registry.packages(name))})\n    {getattr(listed, word)}")
     for problem in registry.problems().values():
         print(f"koda-audit: warning: {problem}", file=sys.stderr)
     return 0
@@ -237,6 +255,7 @@ COMMANDS = {
     "init": Command("write a commented suite to start from", _init_options, _init),
     "validate": Command("find everything that is wrong with a suite; print its plan", _validate_options, _validate),
     "run": Command("run a suite: embed and compute what is missing, write the report", _run_options, _run),
+    "report": Command("write the report of what is finished of a suite, and compute nothing", _run_options, _report),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "align": Command(
         "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align

@@ -32,6 +32,20 @@ class Metric:
     unit: str | None = None
     exact: bool = False
 
+    @property
+    def span(self) -> str:
+        """Range and better direction in words.
+
+        >>> Metric("acc1", "share of hits", 0, 1, "up").span
+        '0 to 1, higher is better'
+        """
+        low, high = (
+            ("-inf" if self.low is None else f"{self.low:g}"),
+            ("inf" if self.high is None else f"{self.high:g}"),
+        )
+        better = {"up": ", higher is better", "down": ", lower is better", None: ""}[self.better]
+        return f"{low} to {high}{better}"
+
 
 _KODA = (
     Metric("coherence_top1", "coherence x'Ax/n of direction 1 in the model that groups (exact kernel)", 0, 1),

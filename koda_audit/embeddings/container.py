@@ -204,6 +204,29 @@ class Embeddings:
             meta=self.meta,
         )
 
+    def with_classes(self, classes: Embeddings) -> Embeddings:
+        """The same with the labels and class prompts of ``classes``, which has the same samples.
+
+        Raises:
+            DataError: sample ids that differ.
+
+        >>> labelled = Embeddings([[1.0], [2.0]], ids=["b", "a"], labels=[0, 1], class_text=[[1.0], [3.0]])
+        >>> Embeddings([[5.0], [6.0]], ids=["a", "b"]).with_classes(labelled).labels.tolist()
+        [1, 0]
+        """
+        other = classes.aligned_to(self.ids)
+        return Embeddings(
+            self.image,
+            self.text,
+            ids=self.ids,
+            text_image=self.text_image,
+            captions=self.captions,
+            labels=other.labels,
+            class_text=other.class_text,
+            class_names=other.class_names,
+            meta=self.meta,
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write to ``folder`` (float32 .npy and a JSON manifest with checksums); replaces embeddings that lie there.
 

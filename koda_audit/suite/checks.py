@@ -35,7 +35,14 @@ def faults_of(suite: Suite, base: Path, allow_code: bool) -> list[Fault]:
     """All of them."""
     data: dict[str, list[DataName]] = {}
     found = [*_models(suite, base, allow_code), *_data(suite, base, data)]
-    return [*found, *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data), *_gates(suite, data)]
+    return [
+        *found,
+        *_classes(suite),
+        *_measures(suite),
+        *_alignments(suite, data),
+        *_benchmark(suite, data),
+        *_gates(suite, data),
+    ]
 
 
 def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
@@ -176,6 +183,14 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
             )
     if len(set(part.tasks)) < len(part.tasks):
         yield Fault(("benchmark", "tasks"), "benchmark.tasks: a task is listed twice")
+
+
+def _classes(suite: Suite) -> Iterator[Fault]:
+    for key, data in suite.datasets.items():
+        others = [name for name, other in suite.datasets.items() if name != key and other.task != "zeroshot_retrieval"]
+        if data.classes_of is not None and data.classes_of not in others:
+            where = ("datasets", key, "classes_of")
+            yield Fault(where, f"{_path(where)}: {unknown('dataset with classes', data.classes_of, others)}")
 
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:

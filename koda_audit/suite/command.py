@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from koda_audit._files import check_writable, write_text
+from koda_audit._files import write_text
 from koda_audit.document import printable
 from koda_audit.errors import InputError
 from koda_audit.gates.outputs import terminal
+from koda_audit.report.markdown import terminal_table
 from koda_audit.suite.load import SuiteError, load_suite
+
+if TYPE_CHECKING:
+    from koda_audit.suite.run import Audit
 
 STARTER = Path(__file__).with_name("starter.yaml")
 
@@ -28,14 +34,9 @@ def init(file: Path | None, demo: Path | None) -> int:
         write_text(target, STARTER.read_text("utf-8"))
         print(f"{target} is written: set models and datasets in it, then `koda-audit validate {target}`")
         return 0
-    import koda_audit.demo
-    from koda_audit.demo.digits import write_webdatasets
-    from koda_audit.demo.models import write_models
+    from koda_audit.demo.export import write_demo
 
-    check_writable(demo, "the folder of --demo")
-    write_models(demo / "models")
-    write_webdatasets(demo / "data")
-    write_text(target, Path(koda_audit.demo.__file__).with_name("suite.yaml").read_text("utf-8"))
+    write_demo(demo)
     print(f"{target} is written, with its models and data: `koda-audit run {target}` needs no network")
     return 0
 
@@ -63,8 +64,8 @@ def validate(args: Namespace) -> int:
     return 0
 
 
-def run(args: Namespace) -> int:
-    """Run a suite and print the verdicts on its gates; the exit code is the audit's."""
+def run(args: Namespace, compute: bool = True) -> int:
+    """Run a suite, or only report what is finished, and print the verdicts; the exit code is the audit's."""
     from koda_audit.suite.run import planned, run_suite
 
     if args.dry_run:
@@ -73,12 +74,6 @@ def run(args: Namespace) -> int:
         print(described(planned(load_suite(args.suite, args.allow_code), args.store), args.quiet))
         return 0
 
-    def say(line: str) -> None:
-        if line.startswith(("error", "warning")):
-            print(f"koda-audit: {printable(line)}", file=sys.stderr)
-        elif not args.quiet:
-            print(printable(line), flush=True)
-
     audit = run_suite(
         args.suite,
         args.output,
@@ -86,11 +81,31 @@ def run(args: Namespace) -> int:
         baseline=args.baseline,
         allow_code=args.allow_code,
         quiet=args.quiet,
-        say=say,
+        say=teller(args.quiet),
+        compute=compute,
     )
+    tell(audit, args.quiet)
+    return audit.exit_code
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Prints what ``run_suite`` says: errors and warnings, and all else unless quiet."""
+
+    def say(line: str) -> None:
+        if line.startswith(("error", "warning")):
+            print(f"koda-audit: {printable(line)}", file=sys.stderr)
+        elif not quiet:
+            print(printable(line), flush=True)
+
+    return say
+
+
+def tell(audit: Audit, quiet: bool) -> None:
+    """Print the verdicts, what failed and where the report lies; unless quiet, the strongest groups before them."""
+    if not quiet and audit.strongest is not None:
+        print(f"\n{terminal_table(audit.strongest)}\n")
     if audit.verdicts:
         print(terminal(audit.verdicts))
     if audit.failures:
         print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
-    print(f"Report: {audit.folder / 'report.md'}")
-    return audit.exit_code
+    print(f"Report: {audit.folder / 'report.md'} and report.html")

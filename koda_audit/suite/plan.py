@@ -166,6 +166,9 @@ class Plan:
                 needs = [self.embed(model, one), self.embed(reference, one)]
                 if part.floor == "batch":
                     needs += [self.embed(model, one, again=True), self.embed(reference, one, again=True)]
+                classes = self.suite.datasets[one].classes_of if one in self.suite.datasets else None
+                if classes is not None:
+                    needs += [self.embed(each, classes, self.data[one].split) for each in (model, reference)]
                 yield self._cell("compare", model, one, tuple(needs), options, reference=reference)
 
     def _similarity(self, suite: Suite) -> Iterator[Cell]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from koda_audit._files import cache_folder, check_writable
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import KodaAuditError
-from koda_audit.gates.judge import Verdict
+from koda_audit.gates.judge import Verdict, exit_code
 from koda_audit.gates.run import Run
 from koda_audit.report.write import check_replaceable
+from koda_audit.results import frame
 from koda_audit.suite.cells import Cells, Finished
 from koda_audit.suite.load import Loaded, load_suite
 from koda_audit.suite.plan import Cell, Plan
@@ -25,16 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """A finished run: its folder, its table of results (``koda_audit.results.COLUMNS``), what failed, and the verdicts.
+    """A finished run: its folder, its table (``koda_audit.results.COLUMNS``), what failed, and the verdicts.
 
-    ``exit_code`` is 2 where a cell failed or a gate has an error, else 1 where a gate failed, else 0.
+    ``strongest``: the strongest group of each comparison and way; None without comparisons.
     """
 
     folder: Path
     frame: pd.DataFrame
     failures: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
-    exit_code: int
+    strongest: pd.DataFrame | None
+
+    @property
+    def exit_code(self) -> int:
+        """2 where a cell failed or a gate has an error, else 1 where a gate failed, else 0."""
+        return 2 if self.failures else exit_code(self.verdicts)
 
 
 def default_store() -> Path:
@@ -56,6 +62,7 @@ def run_suite(
     allow_code: bool = False,
     quiet: bool = True,
     say: Callable[[str], object] = lambda line: None,
+    compute: bool = True,
 ) -> Audit:
     """Do what is missing of a suite, and write its report.
 
@@ -67,12 +74,14 @@ def run_suite(
         allow_code: whether models given as ``py:`` may run.
         quiet: no progress bars.
         say: is told what is being done, a line a cell.
+        compute: False: report what is finished, as while a long run goes on; all else counts as failed.
 
     Raises:
         SuiteError: the suite is wrong, one line a fault; nothing was started.
         InputError: the output or the store cannot be written; the baseline is no audit.
         StoreError: the baseline was changed after it was accepted.
     """
+    from koda_audit.suite.sections import strongest
     from koda_audit.suite.table import write_audit
 
     loaded = load_suite(suite, allow_code)
@@ -84,12 +93,14 @@ def run_suite(
     plan = planned(loaded, home.folder)
     for fault in loaded.missing:
         say(f"warning: {fault.sentence}: what needs it will fail")
-    finished, failures = complete(plan, home, quiet, say)
-    return write_audit(plan, finished, failures, folder, earlier)
+    finished, failures = complete(plan, home, quiet, say, compute)
+    rows, verdicts = write_audit(plan, finished, failures, folder, earlier)
+    failed = {cell.name: error for cell, error in failures.items()}
+    return Audit(folder, frame(rows), failed, tuple(verdicts), strongest(finished))
 
 
 def complete(
-    plan: Plan, store: Store, quiet: bool, say: Callable[[str], object]
+    plan: Plan, store: Store, quiet: bool, say: Callable[[str], object], compute: bool = True
 ) -> tuple[dict[Cell, Finished], dict[Cell, str]]:
     """Compute the cells that are missing; one that fails takes with it only those that need it."""
     workshop: Any = None
@@ -103,6 +114,9 @@ def complete(
         try:
             key = plan.key(cell)
             done = None if key is None else plan.finished.load(key)
+            if done is None and not compute:
+                failures[cell] = "not measured yet: koda-audit run"
+                continue
             if done is None:
                 if workshop is None:
                     from koda_audit.suite.work import Workshop

@@ -59,7 +59,11 @@ class Model(Part):
 
 
 class Data(Part):
-    """A dataset by the host's name, or one of its collections; ``task`` says whether it has captions or classes."""
+    """A dataset by the host's name, or one of its collections; ``task`` says whether it has captions or classes.
+
+    ``classes_of`` is another dataset of the suite with the same sample ids: comparisons then tell accuracy on its
+    classes as well.
+    """
 
     dataset: Text
     root: Text = "root"
@@ -70,6 +74,7 @@ class Data(Part):
     annotation_file: Text | None = None
     classname_file: Text | None = None
     template_file: Text | None = None
+    classes_of: Text | None = None
 
 
 class Discrepancy(Part):

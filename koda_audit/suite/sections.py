@@ -39,14 +39,24 @@ def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Secti
     counted = len(finished) + len(failures)
     failed = f"; **{len(failures)} of {counted} steps failed**, see below" if failures else ""
     models, data = (", ".join(f"`{escape(key)}`" for key in keys) for keys in (plan.models, plan.data))
-    strongest = [done.sections[0]["table"] for cell, done in finished.items() if cell.step == "compare"]
     text = f"Models: {models}. Datasets: {data}{failed}."
-    if not strongest:
+    table = strongest(finished)
+    if table is None:
         return Section("Summary", text)
-    tables = [pd.DataFrame(**table).groupby(["groups", "does not"], sort=False).head(1) for table in strongest]
-    table = pd.concat([table for table in tables if len(table)], ignore_index=True)
-    reading = "The strongest group of samples of each comparison, that one model holds together and the other does not:"
-    return Section("Summary", f"{text}\n\n{reading}", table.sort_values("excess", ascending=False, kind="stable"))
+    # of a comparison with a finding where there is one: that of others says that there is none
+    compared = [done.sections[0] for cell, done in finished.items() if cell.step == "compare"]
+    first = max(compared, key=lambda section: "finding" in pd.DataFrame(**section["table"])["verdict"].to_numpy())
+    return Section("Summary", f"{text}\n\nThe strongest group of each comparison, both ways. {first['text']}", table)
+
+
+def strongest(finished: Cells) -> pd.DataFrame | None:
+    """The strongest group of samples of each comparison and way, findings first; None without comparisons."""
+    tables = [done.sections[0]["table"] for cell, done in finished.items() if cell.step == "compare"]
+    if not tables:
+        return None
+    best = pd.concat([pd.DataFrame(**table).groupby(["groups", "does not"], sort=False).head(1) for table in tables])
+    order = best.assign(finding=best["verdict"] == "finding").sort_values(["finding", "excess"], ascending=False)
+    return order.drop(columns="finding").reset_index(drop=True)
 
 
 def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:

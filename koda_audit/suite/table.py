@@ -7,26 +7,23 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from koda_audit._files import write_json
 from koda_audit.gates.check import VERDICTS
-from koda_audit.gates.judge import exit_code, judge
+from koda_audit.gates.judge import Verdict, judge
 from koda_audit.gates.outputs import table_of
 from koda_audit.gates.run import OUTCOMES, Run
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import Outcomes, save_outcomes
 from koda_audit.report.write import write_report
-from koda_audit.results import Result, frame, records, signature
+from koda_audit.results import Result, records, signature
 from koda_audit.suite.cells import Finished, Queries
 from koda_audit.suite.plan import TASKS, Cell, Plan
 from koda_audit.suite.sections import sample_pictures, sections_of
 from koda_audit.suite.sources import libraries
-
-if TYPE_CHECKING:
-    from koda_audit.suite.run import Audit
 
 MEASURING = ("compare", "similarity", "gap", "evaluate")
 
@@ -37,12 +34,10 @@ def write_audit(
     failures: Mapping[Cell, str],
     folder: Path,
     baseline: Run | None = None,
-) -> Audit:
+) -> tuple[list[Result], list[Verdict]]:
     """The report, the table, the outcomes, the verdicts on the suite's gates and all else that an audit leaves; an
     earlier report there is replaced.
     """
-    from koda_audit.suite.run import Audit
-
     rows = [*results(plan, finished), *errors(plan, failures)]
     sections, tables = sections_of(plan, finished, failures)
     pictures = sample_pictures(finished)
@@ -65,8 +60,7 @@ def write_audit(
     title = f"Audit: {plan.suite.suite}"
     shown = table_of(verdicts) if verdicts else None
     write_report(folder, title, sections, tables, rows, images, shown, environment, beside)
-    failed = {cell.name: error for cell, error in failures.items()}
-    return Audit(folder, frame(rows), failed, tuple(verdicts), 2 if failed else exit_code(verdicts))
+    return rows, verdicts
 
 
 def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:

@@ -102,9 +102,17 @@ class Workshop:
         return Finished(facts=facts)
 
     def _compare(self, cell: Cell) -> Finished:
-        models = [self._read(need) for need in cell.needs]
-        target, reference = models[0], models[1]
-        again = (models[2], models[3]) if len(models) == 4 else None
+        models = {(need.dataset == cell.dataset, need.again, need.model): self._read(need) for need in cell.needs}
+        named = (cell.model, str(cell.reference))
+        target, reference = (models[True, False, name] for name in named)
+        again = (
+            (models[True, True, named[0]], models[True, True, named[1]]) if (True, True, named[0]) in models else None
+        )
+        if (False, False, named[0]) in models:
+            target, reference = (
+                each.with_classes(models[False, False, name])
+                for each, name in zip((target, reference), named, strict=True)
+            )
         options = Namespace(**{name if name == "seed" else f"koda_{name}": each for name, each in cell.options.items()})
         discrepancy.check(options, len(target))
         outcome = discrepancy.run(Inputs(target, reference, options, self.device, again))

@@ -222,6 +222,20 @@ def test_rerun_is_the_same_and_imports_no_torch(home, done):
     assert (spent.children_user + spent.children_system) - (used.children_user + used.children_system) < 5
 
 
+def test_a_report_of_what_is_finished_computes_nothing(home, done):
+    (home / "more.yaml").write_text(SUITE.replace("k: 3", "k: 4"))
+    line = [sys.executable, "-X", "importtime", "-m", "koda_audit.cli", "report", "more.yaml", "--store", "store"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([*line, "--output", "part"], cwd=home, env=env, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert " torch\n" not in ran.stderr
+    table, whole = pd.read_csv(home / "part" / "results.csv"), pd.read_csv(done / "results.csv")
+    failed = table[table["status"] == "error"]
+    assert set(failed["task"]) == {"koda_similarity"}
+    assert set(failed["error"]) == {"not measured yet: koda-audit run"}
+    assert len(table) - len(failed) == len(whole) - (whole["task"] == "koda_similarity").sum()
+
+
 def test_dry_run_says_what_is_cached(home, done):
     ran = audit(home, "--dry-run")
     assert ran.returncode == 0
@@ -421,7 +435,7 @@ def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp
     words = {(each.gate.model, each.gate.metric): each.verdict for each in ran.verdicts}
     assert {word for (model, _), word in words.items() if model == "control"} == {"PASS"}
     assert words["broken", "acc1"] == words["broken", "image_retrieval_recall@1"] == "FAIL"
-    assert len(words) == 6
+    assert len(words) == 8
     capsys.readouterr()
     assert cli.main(["check", str(tmp_path / "out")]) == 1
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL acc1 of broken on"))
