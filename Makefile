@@ -1,4 +1,4 @@
-# make demo   install into .venv and audit four small models, offline
+# make demo   install into .venv, audit four small models, offline, and hold that against the baseline in reports/demo
 # make test   what continuous integration runs
 # make clean  remove .venv and all that was built
 PYTHON ?= python3
@@ -10,7 +10,7 @@ RECIPE := setup.cfg setup.py pyproject.toml koda_audit.pth
 
 demo: $(VENV)/.installed
 	$(BIN)/koda-audit demo --output reports/latest
-	@echo "The report lies in reports/latest"
+	$(BIN)/koda-audit check reports/latest --baseline reports/demo/baseline --gates reports/demo/gates.yaml
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .

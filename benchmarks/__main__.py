@@ -18,10 +18,12 @@ TABLES = {
     "random": ("random_features", "random features against the exact kernel: cost and error"),
     "stability": ("stability", "how much findings depend on the frequencies and on the samples"),
     "findings": ("findings", "what is called a finding, on null and on planted data"),
+    "gates": ("gates", "how often gates fail where both sides are equally good"),
     "gap": ("gap", "the modality gap: seconds and memory of moments and of pairs"),
     "evaluation": ("evaluation", "recall and ten alignments from embeddings against the host's own evaluation"),
     "baselines": ("baselines", "other methods on the same kernels"),
     "suite": ("suite", "a whole suite: where its time goes, and what a rerun takes"),
+    "alignment": ("alignment", "kernel alignment and the curriculum on drawn digits: what they change"),
     "training": ("training", "kernel alignment of a tower against a bare loop"),
 }
 

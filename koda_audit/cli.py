@@ -129,11 +129,33 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", help="of the method; `koda-audit list alignments` shows them")
     add("--model", required=True, help="as in clip_benchmark eval, or local-dir:FOLDER")
     add("--pretrained", default="", metavar="TAG", help="as in clip_benchmark eval; none with local-dir: and hf-hub:")
+    add("--teacher", metavar="MODEL[,PRETRAINED]", help="of kuea: what its images should lie as; named as a model is")
+    add(
+        "--mode",
+        choices=["feature", "tower"],
+        default="feature",
+        help="map finished embeddings, or train the towers (kuea, curriculum) and write a local-dir: folder, where an "
+        "interrupted run goes on; default: %(default)s",
+    )
+    add(
+        "--members",
+        type=Path,
+        nargs="+",
+        metavar="FILE.csv",
+        help="samples by the column id, as koda_discrepancy writes them to subsets/: half of each batch comes from "
+        "them (kuea, curriculum; --set share=SHARE for another share)",
+    )
     add("--dataset", required=True, help="with captions, or with one label an image; as in clip_benchmark eval")
     add("--dataset_root", default="root", metavar="DIR", help="default: %(default)s")
     add("--split", default="train", help="to fit on; default: %(default)s")
     add("--output", type=Path, required=True, metavar="FOLDER", help="for the alignment; one that is there is replaced")
-    add("--set", action="append", default=[], metavar="PARAMETER=VALUE", help="of the method; may be repeated")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="of the method or its training; may be repeated",
+    )
     add("--koda_fit_share", type=float, metavar="SHARE", help="fit on this share of the split, drawn with --seed")
     add("--koda_transductive", action="store_true", help="allow it to be judged on the samples that it was fitted on")
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -258,7 +280,7 @@ COMMANDS = {
     "report": Command("write the report of what is finished of a suite, and compute nothing", _run_options, _report),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "align": Command(
-        "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align
+        "fit an alignment of images and texts, or train one into the towers, and save it", _align_options, _align
     ),
     "check": Command("judge the gates of an audit: 0 passed, 1 a gate failed, 2 an error", _check_options, _check),
     "baseline": Command("make an audit the baseline that later ones are checked against", _baseline_options, _baseline),

@@ -11,7 +11,7 @@ from koda_audit.errors import InputError, unknown
 from koda_audit.metrics import METRICS, listed
 from koda_audit.registry import alignments, measures
 from koda_audit.suite.measured import metrics_of
-from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
+from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
 
 NEEDS: dict[str, Kind] = {
@@ -124,9 +124,12 @@ def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault
 def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
     fitted_on, parameters = OPERATORS[alignment.operator]
     place = ("alignments", key)
+    if alignment.mode == "tower":
+        parameters = TOWERS.get(alignment.operator, parameters)
+        yield from _towers(suite, key, alignment)
     for name in alignment.parameters:
         if name not in parameters:
-            known = ("operator", "fit_on", "transductive", "gallery", *parameters)
+            known = ("operator", "fit_on", "mode", "transductive", "gallery", *parameters)
             yield Fault((*place, name), unknown(f"parameter of {alignment.operator}", name, known))
     if "teacher" in parameters:
         teacher = alignment.parameters.get("teacher")
@@ -141,6 +144,16 @@ def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
         yield Fault((*place, "fit_on"), f"alignments.{key}: {alignment.operator} {why}")
     if fitted_on != "gallery" and alignment.gallery is not None:
         yield Fault((*place, "gallery"), f"alignments.{key}: {alignment.operator} has no gallery: leave it out")
+
+
+def _towers(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
+    place = ("alignments", key, "mode")
+    if alignment.operator not in TOWERS:
+        yield Fault(place, f"alignments.{key}: {alignment.operator} trains no towers: leave mode out")
+    for name, model in suite.models.items():
+        foreign = model.model.startswith(PYTHON) or model.model_type != "open_clip"
+        if foreign and name != alignment.parameters.get("teacher"):
+            yield Fault(place, f"alignments.{key}: towers are trained of open_clip models, and models.{name} is none")
 
 
 def _calibration(suite: Suite, data: dict[str, list[DataName]], key: str, alignment: Alignment) -> Iterator[Fault]:

@@ -136,13 +136,16 @@ class Gap(Part):
 
 
 class Alignment(BaseModel):
-    """A post-hoc alignment; all keys but these are parameters of its operator."""
+    """An alignment, post hoc or trained; all keys but these are parameters of its operator."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, Annotated[Any, Field(description="a parameter of the operator")]]
 
     operator: Text
     fit_on: Annotated[str, Field(description="DATASET or DATASET:SPLIT", pattern=r"^[^:]+(:[^:]+)?$")] | None = None
+    mode: Annotated[
+        Literal["feature", "tower"], Field(description="map finished embeddings, or train the towers of each model")
+    ] = "feature"
     transductive: bool = False
     gallery: Literal["image", "text", "class_text"] | None = None
 

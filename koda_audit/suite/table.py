@@ -121,7 +121,7 @@ def host_records(
 
 def environment_of(plan: Plan, finished: Mapping[Cell, Finished]) -> dict[str, Any]:
     """Versions, machine, seed, and what models and data were."""
-    facts = {cell: done.facts for cell, done in finished.items() if cell.step == "embed"}
+    facts = {cell: done.facts for cell, done in finished.items() if cell.step == "embed" and not cell.alignment}
     model_keys = ("weights", "preprocess", "device", "dtype", "batch_size")
     return {
         "suite": plan.suite.suite,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from koda_audit._stats.chance import chance_level
 from koda_audit._stats.clusters import mean_interval
 from koda_audit.alignment.fit import fit_alignment
 from koda_audit.alignment.operator import load_alignment
+from koda_audit.alignment.tower import CHECKPOINTS
+from koda_audit.alignment.tower_choice import TRAINERS, tower_arguments
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.document import Section
@@ -33,14 +37,15 @@ from koda_audit.host_tasks.discrepancy import task as discrepancy
 from koda_audit.host_tasks.gap_robustness import flat_metrics, flat_outcomes, gallery_of
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.metrics import EVALUATED, P_VALUE
-from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
+from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
 from koda_audit.suite.measured import variances
 from koda_audit.suite.plan import Cell, Plan
 
 Record = dict[str, Any]
-OPERATOR = "alignment"  # folder of a fitted alignment in its cell
+OPERATOR = "alignment"  # folder of a fitted alignment, or a trained model, in its cell
+AROUND = ("operator", "mode", "transductive", "gallery", "teacher")  # options that are no settings of a training
 KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
 
 
@@ -187,12 +192,34 @@ class Workshop:
 
     def _align(self, cell: Cell) -> Finished:
         options = dict(cell.options)
+        if "mode" in options:
+            return self._trained(cell)
         if "teacher" in options:
             options["teacher"] = self._read(cell.needs[1])
         operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
         info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
         info["figures"] = operator.info["figures"]
         return Finished(settings={**operator.params, **info}, save=lambda folder: operator.save(folder / OPERATOR))
+
+    def _trained(self, cell: Cell) -> Finished:
+        """A tower; its training goes on where it was interrupted, since its folder bears the cell's key."""
+        settings = {name: value for name, value in cell.options.items() if name not in AROUND}
+        student, dataset = self._spec(cell.model), self._dataset(cell.needs[0])
+        chosen = tower_arguments(cell.options["operator"], student, settings)
+        chosen["plan"] = replace(chosen["plan"], workers=self.suite.num_workers)
+        if "teacher" in cell.options:
+            chosen["teacher"] = self._model(cell.needs[1], dataset.language)
+        key = self.plan.key(cell)
+        assert key is not None
+        folder = self.store.folder / "towers" / key
+        train = TRAINERS[cell.options["operator"]]
+        figures = train(student, dataset=dataset, output=folder, store=self.store, device=self.device, **chosen)
+
+        def save(home: Path) -> None:
+            shutil.rmtree(folder / CHECKPOINTS)
+            shutil.move(folder, home / OPERATOR)
+
+        return Finished(settings={**cell.options, "figures": figures}, save=save)
 
     def _evaluate(self, cell: Cell) -> Finished:
         embedded, options = self._aligned(cell), dict(cell.options)
@@ -229,12 +256,18 @@ class Workshop:
         embedded = self._read(cell.needs[-1] if train else cell.needs[0])
         if cell.alignment is None:
             return embedded
-        key = self.plan.key(cell.needs[1])
-        assert key is not None
-        operator = load_alignment(self.plan.finished.path(key) / OPERATOR)
+        if cell.needs[1].step == "embed":  # by the aligned tower
+            return embedded if train else self._read(cell.needs[1])
+        operator = load_alignment(self._fitted(cell.needs[1]))
         if train:
             operator = replace(operator, info={**operator.info, "transductive": True})
         return operator.apply(embedded)
+
+    def _fitted(self, cell: Cell) -> Path:
+        """The folder of what an "align" cell made."""
+        key = self.plan.key(cell)
+        assert key is not None
+        return self.plan.finished.path(key) / OPERATOR
 
     def _units(self, cell: Cell, modality: str) -> Any:
         pairs = self._read(cell).pairs()
@@ -273,14 +306,17 @@ class Workshop:
         )
 
     def _model(self, cell: Cell, language: str) -> LoadedModel:
-        key = (cell.model, language)
+        key = (cell.model, cell.alignment, language)
         if key not in self._models:
             self._models.clear()
-            named = self.plan.models[cell.model]
-            spec = ModelSpec(named.name, named.pretrained, named.model_type)
+            spec = ModelSpec(f"{LOCAL}{self._fitted(cell.needs[0])}") if cell.alignment else self._spec(cell.model)
             check_model(spec, allow_code=True)  # whether it is allowed was asked when the suite was read
             self._models[key] = load_model(spec, self.device, language=language)
         return self._models[key]
+
+    def _spec(self, model: str) -> ModelSpec:
+        named = self.plan.models[model]
+        return ModelSpec(named.name, named.pretrained, named.model_type)
 
     def _dataset(self, cell: Cell) -> Dataset:
         named = self.plan.on(cell)

@@ -23,12 +23,16 @@ from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 
 from koda_audit import check, cli, run_suite
+from koda_audit.data.load import load_dataset
+from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
 from koda_audit.evaluation.classification import zeroshot_classification
+from koda_audit.evaluation.tasks import evaluate
 from koda_audit.gates.check import accept
 from koda_audit.host_tasks.gap_robustness import task as robustness
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.metrics import described
+from koda_audit.models import ModelSpec, load_model
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import load_outcomes
 from koda_audit.results import COLUMNS
@@ -69,6 +73,7 @@ num_workers: 0
 similarity: {measures: [cka_linear]}
 benchmark: {tasks: [zeroshot_retrieval]}
 """
+TOWER = "operator: kuea, mode: tower, teacher: two, epochs: 4, batch: 8, lr: 1.0e-3, weight: 500, rho_teacher: 100"
 BENCHMARKS = ("zeroshot_classification", "zeroshot_retrieval", "linear_probe", "clustering", "side_effects")
 
 
@@ -314,9 +319,10 @@ def test_a_missing_model_fails_alone_and_is_filled_in_later(home, done):
 
 
 def test_a_damaged_cell_is_made_again(home, done):
-    cells = sorted((home / "store" / "cells").iterdir())
-    (cells[0] / "cell.json").write_bytes(b'{"numbers"')
-    (cells[1] / "outcomes.npz").write_bytes(b"PK")
+    plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
+    first, last = (plan.finished.path(plan.key(cell)) for cell in (plan.cells[0], plan.cells[-1]))
+    (first / "cell.json").write_bytes(b'{"numbers"')
+    (last / "outcomes.npz").write_bytes(b"PK")
     ran, said = here(home, "mended")
     assert (ran.exit_code, len(said)) == (0, 2)
     assert (home / "mended" / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
@@ -412,6 +418,37 @@ def test_trained_alignments_take_another_model_as_teacher(home, done):
     assert next(line.split("] ")[1] for line in said if "near" in line) == "align: one on pairs:train, near"
     aligned = ran.frame[(ran.frame["model"] == "one") & (ran.frame["alignment"] == "near")]
     assert aligned["value"].between(0, 1).all()
+
+
+def test_an_aligned_tower_is_evaluated_as_a_model_of_its_own(home, done):
+    start, end = SUITE.index("discrepancy"), SUITE.index("gap")
+    text = SUITE[:start] + SUITE[end : SUITE.index("gates")].replace(
+        "centred: {operator: center_renorm", f"near: {{{TOWER}"
+    )
+    text = text.replace("centred", "near").replace("  closer: {operator: orthogonal_translate}\n", "")
+    (home / "tower.yaml").write_text(text)
+    ran, said = here(home, "tower", "tower.yaml")
+    assert ran.exit_code == 0, ran.failures
+    steps = [line.split("] ")[1] for line in said if ", near" in line]
+    assert steps.index("align: one on pairs:train, near") < steps.index("embed: one on kinds:test, near")
+    assert "embed: one on kinds:train, near" in steps  # of the probe
+    kinds = ran.frame[(ran.frame["model"] == "one") & (ran.frame["dataset"] == "kinds")]
+    near = kinds[kinds["alignment"] == "near"].set_index("metric")["value"]
+    plain = kinds[kinds["alignment"].isna()].set_index("metric")["value"]
+    assert "near" not in ran.frame.loc[ran.frame["model"] == "two", "alignment"].unique()  # it is the teacher
+    folder = next((home / "store" / "cells").glob("*/alignment/open_clip_config.json")).parent
+    assert not (folder / "checkpoints").exists()
+    assert not list((home / "store" / "towers").iterdir())
+    model, data = load_model(ModelSpec(f"local-dir:{folder}")), load_dataset("wds/kinds", str(home / "kinds"))
+    aligned = evaluate(embed(model, data, Store(home / "other"), workers=0), "zeroshot_classification").values
+    assert near["acc1"] == pytest.approx(aligned["acc1"], abs=1e-9)
+    assert near["gap_centroid_gap"] != plain["gap_centroid_gap"]
+    assert {"probe_accuracy", "aligned_changed_decisions"} <= {*near.index}
+    weights = json.loads((home / "tower" / "environment.json").read_text())["models"]["one"]["weights"]
+    assert weights == load_model(ModelSpec(f"local-dir:{home / 'one'}")).identity["weights"]
+    again, said = here(home, "tower again", "tower.yaml")
+    assert not [line for line in said if line.startswith("[")]
+    assert again.frame.equals(ran.frame)
 
 
 def _rounded(source: Path, target: Path) -> None:
