@@ -132,7 +132,7 @@ class GapRobustnessTask:
 
 
 def _rank(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+    return float(text) if set(text.lower()) & set(".e") else int(text)
 
 
 def _drawn(n: int, most: int, seed: int) -> Rows:
