@@ -15,12 +15,11 @@ from torch import Tensor
 
 from koda_audit._arrays import matrix
 from koda_audit._gap.sides import check_scale, unit_rows
-from koda_audit._gap.translate import METRICS, nearest_rows, orthogonal_gap, translated
+from koda_audit._gap.translate import FARTHEST, METRICS, nearest_rows, orthogonal_gap, translated
 from koda_audit._options import finite_number, one_of, several, whole_number
 from koda_audit.errors import InputError
 
 NOISES = ("gaussian", "quantise", "perturbed")
-FARTHEST = 1e6  # alpha; of rows that moved farther, rounding takes the digits that tell them apart
 
 Alphas = Sequence[float]
 Trial = list[tuple[Tensor, Alphas]]  # rows, and by how much of g' they are still to be moved

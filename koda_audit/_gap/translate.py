@@ -17,6 +17,7 @@ from koda_audit.errors import InputError
 
 SPANNED = 1e-10  # of the largest singular value (or of the gap's length): what is below it is rounding
 METRICS = ("euclidean", "cosine", "dot")
+FARTHEST = 1e6  # alpha; of rows that moved farther, rounding takes the digits that tell them apart
 SCORES = 2**19  # that are held at a time, 4 MiB
 TIED = 1e-12  # scores of unit rows that differ by less are equal: that is what rounding makes of equal rows
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from koda_audit.alignment.maps import check_map, float64_units, renormalised
+from koda_audit.alignment.maps import check_map, float64_units, mapped, renormalised
 from koda_audit.alignment.methods import Method
 from koda_audit.alignment.operator import FIELDS, Alignment
 from koda_audit.alignment.samples import ingredient, rows_sha256, sample_keys
@@ -76,6 +76,9 @@ def fit_alignment(
     widths = {side: rows.get(side, rows[first]).shape[1] for side in maps}  # of images alone: texts share their space
     for side, how in maps.items():
         check_map(how, len(rows.get(side, ())), widths[side])
+    figures = dict(fitted.figures)
+    if fitted.measured is not None:
+        figures |= fitted.measured(*(np.asarray(mapped(rows[side], how, side)) for side, how in maps.items()))
     normal = renormalised(tuple(maps.values()))
     info = {
         "definition": method.definition,
@@ -92,7 +95,7 @@ def fit_alignment(
         "model": embeddings.meta.get("model"),
         "model_hash": ingredient(embeddings, "model", "weights"),
         "ingredients": embeddings.meta.get("ingredients"),
-        "figures": dict(fitted.figures),
+        "figures": figures,
     }
     untouched = bound or method.fitted_on == "nothing"
     seen = np.empty(0, dtype=np.int64) if untouched else np.unique(sample_keys(embeddings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -108,13 +108,15 @@ class Fitted:
     """What a fit formula returns for its two sides, images and texts or queries and gallery.
 
     ``frame`` is "first" where the second side is moved to where the first one lies, "shared" where both meet or stay in
-    a common place. ``figures`` are what the fit measured, in plain JSON types.
+    a common place. ``figures`` are what the fit measured, in plain JSON types; ``measured`` makes more of them from the
+    rows of both sides as ``Alignment.apply`` returns them, in their dtype.
     """
 
     first: Map
     second: Map
     frame: Frame = "shared"
     figures: Mapping[str, Any] = field(default_factory=dict)
+    measured: Callable[[Floats, Floats], Mapping[str, Any]] | None = None
 
 
 def unit_rows(points: Tensor) -> Tensor:
