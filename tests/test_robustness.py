@@ -328,6 +328,7 @@ BAD = {
     "truth of query 5 is 12: expected a gallery row, 0 to 11": {"truth": np.where(np.arange(M) == 5, 12, 0)},
     "truth of query 0 is 1: expected one of the classes": {"truth": np.ones(M, int), "classes": np.zeros(C, int)},
     r"truth has shape \(3,\) and dtype int64: expected \(200,\), a whole number per query": {"truth": [0, 1, 2]},
+    "truth has masked entries": {"truth": np.ma.masked_equal(TRUTH, 3)},
     r"classes has shape \(12,\) and dtype float64": {"classes": np.zeros(C)},
     r"alpha is inf: expected a finite number from -1e\+06 to 1e\+06": {"alphas": [math.inf]},
     r"alpha is 1e\+200": {"alphas": [1e200], "noise": "quantise"},

@@ -16,6 +16,7 @@ from torch import Tensor
 from koda_audit._arrays import matrix
 from koda_audit._gap.sides import check_scale, unit_rows
 from koda_audit._gap.translate import FARTHEST, METRICS, nearest_rows, orthogonal_gap, translated
+from koda_audit._host_arrays import host_array
 from koda_audit._options import finite_number, one_of, several, whole_number
 from koda_audit.errors import InputError
 
@@ -267,7 +268,7 @@ def _right(truth: Any, classes: Any, rows: int, queries: int) -> Callable[[NDArr
 
 
 def _whole(values: Any, name: str, count: int, of: str) -> NDArray[Any]:
-    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = host_array(values, name)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise InputError(
             f"{name} has shape {array.shape} and dtype {array.dtype}: expected ({count},), a whole number per {of}"

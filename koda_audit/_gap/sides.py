@@ -16,6 +16,7 @@ from koda_audit._kernels.directions import at_scale
 from koda_audit.errors import InputError
 
 LARGEST = 1e75  # entry of a row: its fourth power has all its digits, and so has that of its reciprocal
+ROUNDING = 1e-28  # of a squared length: a squared distance that is no larger is 0
 BLOCK = 4096  # rows of which a copy is made at a time
 
 
@@ -101,6 +102,18 @@ def blocks(values: Tensor) -> Iterator[slice]:
     """Slices that cover the rows of ``values``, 4,096 at most each."""
     for start in range(0, len(values), BLOCK):
         yield slice(start, min(start + BLOCK, len(values)))
+
+
+def centroid(values: Tensor) -> Tensor:
+    """(d,) mean of the rows (n, d); of equal rows exactly that row, so that centred they are 0.
+
+    >>> centroid(torch.tensor([[1.0, 0.0], [3.0, 0.0]])).tolist()
+    [2.0, 0.0]
+    """
+    origin = values[0]
+    return origin + torch.stack([(values[rows] - origin).sum(dim=0) for rows in blocks(values)]).sum(dim=0) / len(
+        values
+    )
 
 
 def unit_rows(values: Tensor, name: str) -> Tensor:

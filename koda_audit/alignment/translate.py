@@ -27,7 +27,8 @@ def orthogonal_translate(
 
     At full rank the nearest row of every query stays the same for any alpha, in Euclidean distance, and in cosine too,
     as all moved rows have one length. A fit checks that on all rows as they are returned, in their dtype; rows whose
-    scores differ by rounding count as equal. What the gallery spans cannot be closed: with as many directions as dimensions, nothing moves.
+    scores differ by rounding count as equal. What the gallery spans cannot be closed: with as many directions as
+    dimensions, nothing moves.
 
     Args:
         queries, gallery: (n, d) and (m, d) unit rows.
