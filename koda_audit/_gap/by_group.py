@@ -40,7 +40,7 @@ def modality_gap_by_group(image: Any, text: Any, labels: ArrayLike, *, normalize
         raise InputError(f"image rows are {checked.image.shape[1]} wide, text rows {checked.text.shape[1]}: no gap")
     given = host_array(labels, "labels")
     # among texts numpy makes one of what is missing
-    if given.shape != (len(checked.image),) or pd.isna(given if hasattr(labels, "dtype") else list(labels)).any():
+    if given.shape != (len(checked.image),) or pd.isna(labels if isinstance(labels, list) else given).any():
         raise InputError(
             f"labels of shape {given.shape} for {len(checked.image)} pairs: expected one a pair, none missing"
         )

@@ -118,9 +118,10 @@ def check_rank(rank: Any) -> int | float | None:
     """
     if rank is None:
         return None
-    if isinstance(rank, Integral) and not isinstance(rank, bool) and rank >= 0:
-        return int(rank)
-    if isinstance(rank, Real) and not isinstance(rank, Integral) and 0 < rank <= 1:
+    if isinstance(rank, Integral):
+        if not isinstance(rank, bool) and int(rank) >= 0:
+            return int(rank)
+    elif isinstance(rank, Real) and 0 < float(rank) <= 1:
         return float(rank)
     raise InputError(
         f"rank is {rank!r}: expected None, a whole number from 0 on, or a share of the variance (float) up to 1.0"

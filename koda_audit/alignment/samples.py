@@ -73,7 +73,8 @@ def _float32(rows: Floats | Rows) -> Floats:
         return values
     largest = np.abs(values).max(axis=1, keepdims=True)
     fits = (largest > SHORT) & (largest < 1 / SHORT) | (largest == 0)
-    return np.divide(values, np.where(fits, 1.0, largest)).astype(np.float32)
+    scaled: Floats = (values / np.where(fits, 1.0, largest)).astype(np.float32)
+    return scaled
 
 
 def _hash(content: bytes) -> int:

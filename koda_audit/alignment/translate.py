@@ -100,11 +100,11 @@ def _kept(queries: Tensor, gallery: Tensor, guaranteed: bool, unmoved: Floats, m
     """
     tied = max(TIED, 16 * float(np.finfo(moved.dtype).eps))
     still = torch.zeros_like(gallery[0])
-    returned = [torch.from_numpy(np.array(rows, dtype=np.float64)) for rows in (moved, unmoved)]
+    rows, asked = (torch.from_numpy(np.array(side, dtype=np.float64)) for side in (moved, unmoved))
     figures = {}
     for metric in ("euclidean", "cosine"):
         before = nearest_rows(gallery, queries, still, [0.0], metric)[0]
-        after = nearest_rows(*returned, still, [0.0], metric)[0]
+        after = nearest_rows(rows, asked, still, [0.0], metric)[0]
         changed = np.flatnonzero(before != after)
         # of unit rows, cosine and distance before the shift are told by the dot product alike
         loss = (queries[changed] * (gallery[before[changed]] - gallery[after[changed]])).sum(dim=1)
