@@ -21,6 +21,7 @@ TABLES = {
     "gap": ("gap", "the modality gap: seconds and memory of moments and of pairs"),
     "evaluation": ("evaluation", "recall and ten alignments from embeddings against the host's own evaluation"),
     "baselines": ("baselines", "other methods on the same kernels"),
+    "alignment": ("alignment", "kernel alignment and the curriculum on drawn digits: what they change"),
     "training": ("training", "kernel alignment of a tower against a bare loop"),
 }
 

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Embeddings": "koda_audit.embeddings.container",
+    "check": "koda_audit.gates.check",
     "find_discrepancies": "koda_audit.discrepancy.find",
     "fit_alignment": "koda_audit.alignment.fit",
     "gap_robustness": "koda_audit._gap.robustness",
@@ -23,6 +24,7 @@ _PUBLIC = {
 }
 __all__ = [
     "Embeddings",
+    "check",
     "find_discrepancies",
     "fit_alignment",
     "gap_robustness",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from koda_audit.alignment.operator import load_alignment
     from koda_audit.discrepancy.find import find_discrepancies
     from koda_audit.embeddings.container import Embeddings
+    from koda_audit.gates.check import check
     from koda_audit.suite.run import run_suite
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,26 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """``new`` takes the place of ``folder``, which stays as it is where that fails.
+
+    Raises:
+        OSError: it failed.
+    """
+    new.chmod(0o755)  # temporary folders are private to the user
+    old = new.with_name(f"{new.name}.old")
+    replaced = folder.exists()
+    if replaced:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if replaced:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def digest(value: Any) -> str:

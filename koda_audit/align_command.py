@@ -1,21 +1,28 @@
-"""``koda-audit align``: fit an alignment on a split of a dataset, and save it for the runner."""
+"""``koda-audit align``: fit an alignment on a split of a dataset, or train towers on it, and save the result."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
+import torch
 
 from koda_audit._files import check_writable
+from koda_audit.alignment.driven import member_rows, read_members
 from koda_audit.alignment.fit import calibration_split
 from koda_audit.alignment.operator import Alignment
+from koda_audit.alignment.tower_choice import TRAINERS, tower_arguments
+from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import check_dataset
 from koda_audit.embeddings.store import Store
+from koda_audit.errors import InputError
 from koda_audit.host.arguments import check_numbers, dataset_root
 from koda_audit.host.options import default_store
 from koda_audit.host.runner import embedded, load
-from koda_audit.host_tasks.aligned_choice import Choice, check_share, label
-from koda_audit.models import ModelSpec, check_model
+from koda_audit.host_tasks.aligned_choice import Choice, check_share, label, setting
+from koda_audit.models import ModelSpec, check_model, load_model
 from koda_audit.report.markdown import terminal_table
 
 
@@ -26,23 +33,85 @@ def align(args: argparse.Namespace) -> None:
         KodaAuditError: anything that the options get wrong, before a model is loaded where it can be known by then.
     """
     args.koda_store = args.koda_store or default_store()
-    choice = Choice.named(args.name, args.set)
     spec = ModelSpec(args.model, args.pretrained)
-    check_model(spec, args.koda_allow_code)
+    teacher = None if args.teacher is None else ModelSpec.parse(args.teacher)
+    given = {"teacher": teacher, "focus": args.members or None}
+    objects = [name for name, value in given.items() if value is not None]
+    tower = args.mode == "tower"
+    if tower:
+        trained = tower_arguments(args.name, spec, {"seed": args.seed, **dict(map(setting, args.set))})
+        _check_tower(args)
+    choice = Choice.named(args.name, () if tower else args.set, objects)
+    members = None if not args.members else pd.concat(map(read_members, args.members))
+    for model in (spec, teacher):
+        if model is not None:
+            check_model(model, args.koda_allow_code)
     check_numbers(args)
     check_share(args.koda_fit_share)
     check_dataset(args.dataset, dataset_root(args.dataset_root, args.dataset), args.split)
     Store(args.koda_store)
     check_writable(args.output, "--output")
-    samples = embedded(args, spec, load(args, args.split))
+    dataset = load(args, args.split)
+    if tower:
+        trained["plan"].batches(len(dataset.samples))  # before the models are run
+    samples = embedded(args, spec, dataset)
     if args.koda_fit_share is not None:
         samples, _ = calibration_split(samples, args.koda_fit_share, args.seed)
-    alignment = choice.fit(samples, None, args.koda_transductive)
+    found: dict[str, Any] = {}
+    if members is not None:
+        found["focus"] = member_rows(members, samples.ids)
+    if teacher is not None:
+        known = embedded(args, teacher, dataset)
+        found["teacher"] = known.take(member_rows(pd.DataFrame({"id": samples.ids}), known.ids))
+    if tower:
+        _train(args, spec, teacher, dataset, trained, found.get("focus"))
+        return
+    alignment = choice.fit(samples, None, args.koda_transductive, **found)
     alignment.save(args.output)
     print(terminal_table(_table(alignment, args)))
     if not alignment.info["gallery_bound"]:
         base = f"{spec.name},{spec.pretrained}" if spec.pretrained else spec.name
         print(f"\nclip_benchmark eval --model_type koda_aligned --model {args.output} --pretrained {base} …")
+
+
+def _check_tower(args: argparse.Namespace) -> None:
+    for option, given in (
+        ("--koda_fit_share", args.koda_fit_share is not None),
+        ("--koda_transductive", args.koda_transductive),
+        ("--koda_dtype host", args.koda_dtype == "host"),
+    ):
+        if given:
+            raise InputError(f"{option} is for --mode feature: leave it out")
+    if "," in str(args.output):
+        raise InputError(f"--output {args.output}: clip_benchmark reads no path with a comma, choose another folder")
+
+
+def _train(
+    args: argparse.Namespace,
+    spec: ModelSpec,
+    teacher: ModelSpec | None,
+    dataset: Dataset,
+    trained: dict[str, Any],
+    focus: Any,
+) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained["plan"] = replace(trained["plan"], workers=args.num_workers, focus=focus)
+    if teacher is not None:
+        trained["teacher"] = load_model(teacher, device)
+    figures = TRAINERS[args.name](
+        spec, dataset=dataset, output=args.output, store=Store(args.koda_store), device=device, **trained
+    )
+    rows = {
+        "alignment": args.name + (f" towards {teacher.label}" if teacher else ""),
+        "model": spec.label,
+        "trained on": f"{len(dataset.samples)} images of {args.dataset}, {args.split}",
+        **{name.replace("_", " "): value for name, value in figures.items()},
+        "saved in": str(args.output),
+    }
+    if focus is not None:
+        rows["trained on"] += f", {trained['plan'].share:g} of each batch from {len(set(focus))} members"
+    print(terminal_table(_listed(rows)))
+    print(f'\nclip_benchmark eval --pretrained_model "local-dir:{args.output},x" …')
 
 
 def _table(alignment: Alignment, args: argparse.Namespace) -> pd.DataFrame:
@@ -57,4 +126,8 @@ def _table(alignment: Alignment, args: argparse.Namespace) -> pd.DataFrame:
         **{name.replace("_", " "): value for name, value in info["figures"].items() if not isinstance(value, list)},
         "saved in": str(args.output),
     }
+    return _listed(rows)
+
+
+def _listed(rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"what": list(rows), "value": pd.Series(list(rows.values()), dtype=object)})

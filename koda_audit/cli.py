@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 done, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
+        0 done, 1 a gate failed, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
@@ -87,6 +87,32 @@ def _demo(args: argparse.Namespace) -> int:
     return demo(args.output, args.quiet)
 
 
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run_folder", metavar="RUN", type=Path, help="folder of an audit")
+    add("--baseline", metavar="RUN", type=Path, help="folder of an accepted baseline, or of an earlier audit")
+    add("--gates", metavar="FILE", type=Path, help="YAML or JSON, a suite too; default: the gates of the audit")
+    for name, what in {"junit": "JUnit XML", "markdown": "a comment for a pull request", "json": "JSON"}.items():
+        add(f"--{name}", metavar="FILE", type=Path, help=f"write the verdicts as {what}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import check_command
+
+    return check_command(args)
+
+
+def _baseline_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accept", metavar="RUN", type=Path, required=True, help="folder of the audit to accept")
+    parser.add_argument("--output", type=Path, default=Path("baseline"), help="its folder; default: %(default)s")
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from koda_audit.gates.check import baseline_command
+
+    return baseline_command(args)
+
+
 def _eval(args: argparse.Namespace) -> int:
     import clip_benchmark.cli as host
 
@@ -103,11 +129,33 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("name", metavar="NAME", help="of the method; `koda-audit list alignments` shows them")
     add("--model", required=True, help="as in clip_benchmark eval, or local-dir:FOLDER")
     add("--pretrained", default="", metavar="TAG", help="as in clip_benchmark eval; none with local-dir: and hf-hub:")
+    add("--teacher", metavar="MODEL[,PRETRAINED]", help="of kuea: what its images should lie as; named as a model is")
+    add(
+        "--mode",
+        choices=["feature", "tower"],
+        default="feature",
+        help="map finished embeddings, or train the towers (kuea, curriculum) and write a local-dir: folder, where an "
+        "interrupted run goes on; default: %(default)s",
+    )
+    add(
+        "--members",
+        type=Path,
+        nargs="+",
+        metavar="FILE.csv",
+        help="samples by the column id, as koda_discrepancy writes them to subsets/: half of each batch comes from "
+        "them (kuea, curriculum; --set share=SHARE for another share)",
+    )
     add("--dataset", required=True, help="with captions, or with one label an image; as in clip_benchmark eval")
     add("--dataset_root", default="root", metavar="DIR", help="default: %(default)s")
     add("--split", default="train", help="to fit on; default: %(default)s")
     add("--output", type=Path, required=True, metavar="FOLDER", help="for the alignment; one that is there is replaced")
-    add("--set", action="append", default=[], metavar="PARAMETER=VALUE", help="of the method; may be repeated")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="of the method or its training; may be repeated",
+    )
     add("--koda_fit_share", type=float, metavar="SHARE", help="fit on this share of the split, drawn with --seed")
     add("--koda_transductive", action="store_true", help="allow it to be judged on the samples that it was fitted on")
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -116,7 +164,7 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("--language", default="en", help="default: %(default)s")
     add("--koda_dtype", choices=["fp32", "host"], default="fp32", help="precision of the embeddings; default: fp32")
     add("--koda_store", type=Path, metavar="DIR", help="where embeddings are kept between runs")
-    add("--koda_allow_code", action="store_true", help="allow --model py:module:function")
+    add("--koda_allow_code", "--allow-code", action="store_true", help="allow --model py:module:function")
     for option in ("annotation_file", "custom_classname_file", "custom_template_file"):
         add(f"--{option}", default="" if option == "annotation_file" else None, help="as in clip_benchmark eval")
     add("--quiet", dest="verbose", action="store_false", help="print the table alone")
@@ -132,8 +180,12 @@ def _align(args: argparse.Namespace) -> int:
 
 def _suite_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", type=Path, help="the suite's YAML file")
-    parser.add_argument("--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: koda_store")
-    parser.add_argument("--allow-code", action="store_true", help="allow models given as py:, which run your code")
+    parser.add_argument(
+        "--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: ~/.cache/koda_store"
+    )
+    parser.add_argument(
+        "--allow-code", "--koda_allow_code", action="store_true", help="allow models given as py:, which run your code"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only what failed and where the report lies")
 
 
@@ -141,6 +193,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     _suite_options(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("reports/latest"), help="folder for the report; default: %(default)s"
+    )
+    parser.add_argument(
+        "--baseline", metavar="RUN", type=Path, help="accepted baseline or earlier audit, for gates without against"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done and its cost, and do nothing")
 
@@ -210,8 +265,10 @@ COMMANDS = {
     "run": Command("run a suite: embed and compute what is missing, write the report", _run_options, _run),
     "eval": Command("clip_benchmark eval with the tasks of koda_audit; takes all of its options", _no_options, _eval),
     "align": Command(
-        "fit a post-hoc alignment of images and texts, and save it for the runner", _align_options, _align
+        "fit an alignment of images and texts, or train one into the towers, and save it", _align_options, _align
     ),
+    "check": Command("judge the gates of an audit: 0 passed, 1 a gate failed, 2 an error", _check_options, _check),
+    "baseline": Command("make an audit the baseline that later ones are checked against", _baseline_options, _baseline),
     "list": Command("what is registered, from here and from other packages", _list_options, _list),
     "doctor": Command("check the installation and say how to mend it", _no_options, _doctor),
 }

@@ -14,10 +14,15 @@ from koda_audit._gap.table import METRICS as GAP
 from koda_audit._gap.table import VARIANTS
 from koda_audit.registry import measures
 
+P_VALUE = "_p_value"  # of a measure of similarity
+
 
 @dataclass(frozen=True)
 class Metric:
-    """``better`` is "up", "down", or None for a number that is no merit."""
+    """``better`` is "up", "down", or None for a number that is no merit.
+
+    ``exact``: a count or a setting, which has no interval; a gate compares it as it is.
+    """
 
     key: str
     meaning: str
@@ -25,19 +30,26 @@ class Metric:
     high: float | None
     better: Literal["up", "down"] | None = None
     unit: str | None = None
+    exact: bool = False
 
 
 _KODA = (
     Metric("coherence_top1", "coherence x'Ax/n of direction 1 in the model that groups (exact kernel)", 0, 1),
     Metric("coherence_other_top1", "coherence x'Bx/n of that direction in the other model (exact kernel)", 0, 1),
     Metric("excess_top1", "largest excess of a lobe: its coherence in one model minus the other", -1, 1),
-    Metric("findings", "lobes that are findings: stable, beyond the floor, and clearly lost in the other", 0, None),
+    Metric(
+        "findings",
+        "lobes that are findings: stable, beyond the floor, and clearly lost in the other",
+        0,
+        None,
+        exact=True,
+    ),
     Metric("stability_top1", "stability of the lobe with the largest excess: mean Jaccard on random halves", 0, 1),
     Metric("loss_top1", "share of that lobe's coherence that the other model lacks", None, 1),
     Metric("floor", "largest excess that the model shows against itself in other batches", 0, 1),
     Metric("ami", "AMI of k-means clusters and lobes in the model that groups: 1 equal, 0 chance", -1, 1),
     Metric("ami_other", "the same in the other model", -1, 1),
-    Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None),
+    Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None, exact=True),
     Metric("epsilon", "the most the other model may show on the kernel used to find directions", 0, 1),
     Metric("duality_gap_max", "largest gap to the dual optimum over all directions: 0 is the global optimum", 0, None),
     Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
@@ -67,23 +79,40 @@ _ROBUSTNESS = (
     Metric("gap", "distance of the centroids of gallery and queries", 0, 2),
     Metric("orthogonal_gap", "length of the part of the gap that can be closed", 0, 2),
     Metric("residual_gap", "distance of the centroids once it is closed", 0, 2),
-    Metric("movable", "1 where there is a part of the gap that can be closed, else 0", 0, 1),
-    Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None),
-    Metric("n_gallery", "rows that are retrieved", 1, None),
-    Metric("n_queries", "queries", 1, None),
+    Metric("movable", "1 where there is a part of the gap that can be closed, else 0", 0, 1, exact=True),
+    Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None, exact=True),
+    Metric("n_gallery", "rows that are retrieved", 1, None, exact=True),
+    Metric("n_queries", "queries", 1, None, exact=True),
 )
 
 
-_ALIGNED = (
+def _recalls(at: str, k: str) -> Iterator[Metric]:
+    for sought, who in (("image", "texts with their image"), ("text", "images with one of their texts")):
+        yield Metric(f"{sought}_retrieval_recall{at}", f"share of {who} among the {k} nearest", 0, 1, "up")
+
+
+_CLASSIFICATION = (
     Metric("acc1", "share of images whose nearest class prompt is that of their label", 0, 1, "up"),
     Metric("acc5", "share of images with it among the five nearest; not defined for fewer classes", 0, 1, "up"),
     Metric("mean_per_class_recall", "acc1 of each class that occurs, averaged over these classes", 0, 1, "up"),
     Metric("mean_average_precision", "average precision of each class, averaged over all classes", 0, 1, "up"),
-    *(
-        Metric(f"{sought}_retrieval_recall@{k}", f"share of {asked} with {found} among the {k} nearest", 0, 1, "up")
-        for k in (1, 5, 10)
-        for sought, asked, found in (("image", "texts", "their image"), ("text", "images", "one of their texts"))
-    ),
+)
+_PROBE = (
+    Metric("probe_accuracy", "share of images that logistic regression on the embeddings gets right", 0, 1, "up"),
+    Metric("probe_mean_per_class_recall", "the same of each class that occurs, averaged over these", 0, 1, "up"),
+    Metric("probe_C", "inverse strength of its L2 penalty", 0, None, exact=True),
+)
+_CLUSTERING = (
+    Metric("ari", "adjusted Rand index of k-means clusters of all rows and the classes", -0.5, 1, "up"),
+    Metric("nmi", "their normalised mutual information", 0, 1, "up"),
+    Metric("homogeneity", "1 where each cluster holds one class", 0, 1, "up"),
+    Metric("v_measure", "harmonic mean of homogeneity and completeness", 0, 1, "up"),
+    Metric("modality_purity", "share of rows of the more frequent modality of their cluster", 0.5, 1, "down"),
+    Metric("pair_together", "share of pairs in one cluster", 0, 1, "up"),
+)
+_ALIGNED = (
+    *_CLASSIFICATION,
+    *(metric for k in ("1", "5", "10") for metric in _recalls(f"@{k}", k)),
     Metric("prediction_gini", "how unevenly zero-shot decisions spread over the classes: 0 evenly", 0, 1),
     Metric("prediction_entropy", "entropy of the decisions in parts of the largest: 1 evenly", 0, 1),
     Metric("class_bias_spread", "standard deviation over the classes of what the gap adds to their scores", 0, None),
@@ -120,8 +149,28 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         **_under("gap_", _DECISIONS),
         **_under("gaprob_", _ROBUSTNESS),
         **_under("aligned_", _aligned(_ALIGNED)),
+        **_under("", (*_CLASSIFICATION, *_recalls("", "k"), *_PROBE, *_CLUSTERING)),
     }
 )
+# task of a benchmark -> its metrics; those of retrieval are followed by @k
+EVALUATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "zeroshot_classification": tuple(metric.key for metric in _CLASSIFICATION),
+        "zeroshot_retrieval": tuple(metric.key for metric in _recalls("", "k")),
+        "linear_probe": tuple(metric.key for metric in _PROBE),
+        "clustering": tuple(metric.key for metric in _CLUSTERING),
+        "side_effects": (*(f"gap_{metric.key}" for metric in _DECISIONS), "aligned_changed_decisions"),
+    }
+)
+
+
+def listed(key: str) -> Metric | None:
+    """The metric of that key in the table; what follows an @ (the k of a recall, the variance of noise) is a setting.
+
+    >>> listed("image_retrieval_recall@7").meaning
+    'share of texts with their image among the k nearest'
+    """
+    return METRICS.get(key) or METRICS.get(key.partition("@")[0])
 
 
 def described(key: str) -> Metric | None:
@@ -132,9 +181,11 @@ def described(key: str) -> Metric | None:
     >>> described("gap_centroid_gap").high, described("sim_text_rsa").low, described("recall@5")
     (2, -1.0, None)
     """
-    task, _, rest = key.partition("_")
+    task, _, rest = key.removesuffix(P_VALUE).partition("_")
     modality, _, name = rest.partition("_")
     if task != "sim" or name not in measures().names():
-        return METRICS.get(key)
+        return listed(key)
     measure = measures().load(name)
+    if key.endswith(P_VALUE):
+        return Metric(key, f"p-value of {name} under random pairings ({modality})", 0, 1)
     return Metric(key, f"{measure.meaning} ({modality})", measure.low, measure.high)

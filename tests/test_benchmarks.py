@@ -28,5 +28,5 @@ def test_the_tables_are_listed() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for table in ("speed", "gram", "memory", "random", "stability", "findings", "evaluation", "baselines"):
+    for table in ("speed", "gram", "memory", "random", "stability", "findings", "evaluation", "baselines", "alignment"):
         assert f"\n  {table}" in done.stdout

@@ -84,6 +84,8 @@ def test_a_folder_of_images_by_class(tmp_path: Path) -> None:
         ("t-shirt/sub/y.jpg", 1),
         ("t-shirt/x.png", 1),
     ]
+    with pytest.raises(InputError, match="has no split 'train', its class folders are the split 'test'"):
+        load_dataset("folder/mine", str(tmp_path), "train")
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"mine": ["cap", "top"]}))
     assert load_dataset("folder/mine", str(tmp_path), classname_file=str(names)).class_names == ("cap", "top")

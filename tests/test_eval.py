@@ -209,6 +209,20 @@ def test_one_model_and_no_reference(
     assert "compares two models: list two, or name one with --koda_reference" in capsys.readouterr().err
 
 
+def test_the_results_of_another_task_are_not_replaced(
+    common: list[str], tiny_clip: Path, tiny_clip_2: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output = tmp_path / "out" / "tiny2.json"
+    output.parent.mkdir()
+    output.write_text('{"task": "koda_similarity"}')
+    with pytest.raises(SystemExit):
+        run(*common, *pair(tiny_clip, tiny_clip_2), "--output", output, monkeypatch=monkeypatch)
+    assert "holds the results of koda_similarity: put {task} into --output" in capsys.readouterr().err
+    assert output.read_text() == '{"task": "koda_similarity"}'
+    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").iterdir())
+
+
 def test_two_runs_never_write_to_one_file(
     common: list[str], tiny_clip: Path, tiny_clip_2: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

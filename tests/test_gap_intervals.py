@@ -66,7 +66,7 @@ def test_the_interval_of_the_centroid_gap_covers_it(gap):
         both, counts = sides(image, text, normalize=False), resampled_counts(60, seed=[seed, 0])
         value, drawn = (centroid_metrics(means(both, of, of)) for of in (None, counts))
         limits = bootstrap_limits(
-            {key: of.item() for key, of in value.items()}, {key: of.numpy() for key, of in drawn.items()}
+            {key: of.item() for key, of in value.items()}, {key: of.numpy() for key, of in drawn.items()}, paired=False
         )
         low, high = limits["centroid_gap"]
         assert limits["frechet_mean"] == limits["centroid_gap_sq_unbiased"]
@@ -180,3 +180,14 @@ def test_the_basic_interval_of_a_mean_is_its_normal_one():
 def test_a_tensor_on_any_device_is_taken():
     found = modality_gap(torch.tensor(IMAGE), torch.tensor(TEXT), interval=True)
     assert found["rmg"] == pytest.approx(modality_gap(IMAGE, TEXT, interval=True)["rmg"])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_of_the_two_unbiased_squares_the_one_that_fits_has_an_interval(paired):
+    random = np.random.default_rng(0)
+    image = random.normal(size=(80, 6)) + 1
+    gap = modality_gap(image, image + 0.3 * random.normal(size=(80, 6)) + 0.2, paired=paired, interval=True)
+    fits, other = ("_paired", "") if paired else ("", "_paired")
+    low, high = gap[f"centroid_gap_sq_unbiased{fits}"][1:3]
+    assert low <= gap[f"centroid_gap_sq_unbiased{fits}"].value <= high
+    assert math.isnan(gap[f"centroid_gap_sq_unbiased{other}"].low)

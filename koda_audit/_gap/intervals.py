@@ -14,8 +14,9 @@ from koda_audit._stats.jackknife import jackknife_interval
 
 # an interval of the square, then its root: squares of means are what the basic bootstrap sets right exactly
 ROOTS = ("centroid_gap", "raw_gap_rms", "dist_gap_paired", "mean_length_image", "mean_length_text")
-# both estimate what frechet_mean estimates with a bias, so its interval, without that bias, is theirs
-UNBIASED = ("centroid_gap_sq_unbiased", "centroid_gap_sq_unbiased_paired")
+# they estimate what frechet_mean estimates with a bias, so its interval, without that bias, is that of the one which is
+# right: with pairs, sides are drawn together, and the other one assumes that they are not
+UNBIASED = {True: "centroid_gap_sq_unbiased_paired", False: "centroid_gap_sq_unbiased"}
 
 Limits = dict[str, tuple[float, float]]
 
@@ -29,10 +30,10 @@ class Estimate(NamedTuple):
     null: float
 
 
-def bootstrap_limits(values: Mapping[str, float], resampled: Mapping[str, NDArray[np.float64]]) -> Limits:
+def bootstrap_limits(values: Mapping[str, float], resampled: Mapping[str, NDArray[np.float64]], paired: bool) -> Limits:
     """Of the metrics of the first order, from their values (B,) for samples drawn again.
 
-    >>> bootstrap_limits({"raw_gap_rms": 2.0}, {"raw_gap_rms": np.full(5, 2.0)})
+    >>> bootstrap_limits({"raw_gap_rms": 2.0}, {"raw_gap_rms": np.full(5, 2.0)}, paired=True)
     {'raw_gap_rms': (2.0, 2.0)}
     """
     found = {}
@@ -40,9 +41,10 @@ def bootstrap_limits(values: Mapping[str, float], resampled: Mapping[str, NDArra
         if key in ROOTS:
             low, high = basic_interval(value**2, resampled[key] ** 2)
             found[key] = math.sqrt(max(low, 0)), math.sqrt(max(high, 0))
-        else:
-            source = "frechet_mean" if key in UNBIASED else key
-            found[key] = basic_interval(values[source], resampled[source])
+        elif key == UNBIASED[paired]:
+            found[key] = basic_interval(values["frechet_mean"], resampled["frechet_mean"])
+        elif key != UNBIASED[not paired]:
+            found[key] = basic_interval(value, resampled[key])
     return found
 
 

@@ -71,7 +71,7 @@ def _first(sides: Sides, settings: Settings) -> tuple[Values, Limits, Means, Mea
     text = image if sides.paired else resampled_counts(len(sides.text), seed=[settings.seed, 1])
     drawn = means(sides, image, text)
     of_drawn = first_order(drawn, drawn if units is None else means(units, image, text))
-    limits = bootstrap_limits(values, {key: value.cpu().numpy() for key, value in of_drawn.items()})
+    limits = bootstrap_limits(values, {key: value.cpu().numpy() for key, value in of_drawn.items()}, sides.paired)
     return values, limits, of_rows, of_units
 
 

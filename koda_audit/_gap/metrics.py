@@ -82,8 +82,10 @@ def modality_gap(
             key ``_image`` and itr, of the texts for ``_text`` and tir, and for any other key that of the two which
             lies nearer to the value, the harder to stand out from. Halves have half of the rows, so bias that falls
             with n is twice as large in them.
-            low and high are nan for itr and tir (theirs follow from mix_bias), for flags, variants and p-values, and
-            where samples are too few; null is nan for what a side has alone, and for flags, variants and p-values.
+            low and high are nan for itr and tir (theirs follow from mix_bias), for flags, variants and p-values, for
+            that of the two unbiased squares which the sides do not fit (the paired one without pairs, the other with
+            them), and where samples are too few; null is nan for what a side has alone, and for flags, variants and
+            p-values.
         variants: add ``table.VARIANTS``, other definitions in use under the same names.
         groups: of the jackknife, and folds of ``linear_sep``; fewer where they would have less than 2 rows.
         pairwise_rows: rows a side, drawn with ``seed``, for metrics of the order "pairwise": their cost grows with the

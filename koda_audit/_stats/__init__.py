@@ -1,1 +1,1 @@
-"""Intervals and p-values, on NumPy and SciPy alone."""
+"""Intervals, p-values and chance levels, on NumPy and SciPy alone."""

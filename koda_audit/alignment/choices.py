@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -35,6 +36,19 @@ def whole(value: Any, name: str, high: int, why: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= high:
         raise InputError(f"{name}={value!r}: expected a whole number from 1 to {high}, {why}")
     return int(value)
+
+
+def check_kinds(method: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError for a word where the default is a number, or true or false.
+
+    >>> check_kinds("kuea", {"lr": 0.1, "kernel": "cosine"}, {"lr": 1, "kernel": "gaussian"})
+    """
+    for name, value in given.items():
+        default = defaults.get(name)
+        if isinstance(default, (bool, int, float)) and not isinstance(value, (bool, int, float)):
+            expected = "true or false" if isinstance(default, bool) else "a number"
+            spelled = value if isinstance(value, str) else json.dumps(value)
+            raise InputError(f"{name}={spelled} of '{method}': expected {expected}")
 
 
 def one_of(value: Any, name: str, choices: Iterable[str]) -> None:

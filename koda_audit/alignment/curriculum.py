@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from koda_audit.alignment.choices import number
 from koda_audit.errors import InputError
 
 
@@ -96,14 +97,15 @@ class Phases:
     rise: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha_target <= 1:
+        for name in ("alpha_target", "anchor", "ramp", "rise"):
+            if getattr(self, name) is not None:
+                number(getattr(self, name), name, low=0)
+        if self.alpha_target > 1:
             raise InputError(f"alpha_target={self.alpha_target!r}: expected a share, 0 to 1")
-        if min(self.anchor, self.ramp) < 0 or self.anchor + self.ramp > 1:
+        if self.anchor + self.ramp > 1:
             raise InputError(
                 f"anchor={self.anchor} and ramp={self.ramp}: expected shares of the steps, at most 1 in all"
             )
-        if self.rise is not None and self.rise < 0:
-            raise InputError(f"rise={self.rise}: expected a number that is not negative")
 
     def name(self, step: int) -> str:
         """Of the phase that ``step`` (from 0) belongs to."""

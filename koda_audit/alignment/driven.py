@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,21 @@ def split_members(subsets: pd.DataFrame, share: float = 0.5, seed: int = 0) -> t
     if not parts[0]:
         raise InputError(f"no lobe has {FEWEST} members to train on and {FEWEST} to hold out: find larger ones")
     return pd.concat(parts[0]), pd.concat(parts[1])
+
+
+def read_members(path: str | Path) -> pd.DataFrame:
+    """Rows of a subset that was written as CSV, at least the column ``id``, which stays text.
+
+    Raises:
+        InputError: a file that cannot be read, or holds no samples.
+    """
+    try:
+        members = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+        raise InputError(f"{path} cannot be read as a table of members: {error}") from error
+    if "id" not in members or members.empty:
+        raise InputError(f"{path} names no samples: expected a CSV with a column id and a row a sample")
+    return members
 
 
 def member_rows(members: pd.DataFrame, ids: Sequence[str]) -> NDArray[np.int64]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from koda_audit.alignment.batches import SHARE
+from koda_audit.alignment.batches import SHARE, Batches
+from koda_audit.alignment.choices import number, whole
 from koda_audit.alignment.learners import KernelGoal
+from koda_audit.alignment.training import Recipe
 from koda_audit.errors import InputError
 
 
@@ -34,6 +36,22 @@ class TowerPlan:
     workers: int = 4
     focus: Sequence[int] | None = None
     share: float = SHARE
+
+    def __post_init__(self) -> None:
+        whole(self.epochs, "epochs", 10**6, "passes over the samples")
+        share = number(self.share, "share", low=0)
+        if share > 1:
+            raise InputError(f"share={share}: expected 0 to 1")
+        self.recipe(1)
+
+    def batches(self, n: int) -> Batches:
+        """Of n samples; an InputError where they cannot be drawn."""
+        return Batches(n, self.batch, self.seed, self.focus, self.share)
+
+    def recipe(self, steps: int) -> Recipe:
+        """How ``steps`` steps are taken."""
+        names = ("batch", "lr", "weight_decay", "warmup", "seed", "save_every")
+        return Recipe(steps, **{name: getattr(self, name) for name in names})
 
 
 # Table 7 of the paper; batches are of all GPUs together. The README of the release gives rho for ViT-L-14, and for that

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from koda_audit import __version__
 from koda_audit._files import atomic_write, digest, write_json
 from koda_audit.alignment.adapters import Both
-from koda_audit.alignment.batches import Batches
 from koda_audit.alignment.choices import one_of
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own, ranks
 from koda_audit.alignment.learners import CurriculumLearner, KernelGoal, KernelLearner
 from koda_audit.alignment.plans import TowerPlan
-from koda_audit.alignment.training import Figures, Inputs, Recipe, train
+from koda_audit.alignment.training import Figures, Inputs, train
 from koda_audit.data.dataset import Dataset, batches
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
@@ -73,7 +72,8 @@ def align_tower(
     before = embed(model, dataset, store, workers=plan.workers)
     known = embed(teacher, dataset, store, workers=plan.workers).aligned_to(before.ids)
     learner = KernelLearner(VisualTower(model.encoder), before.image, known.image, goal, device)
-    recipe, chosen = _recipe(plan, len(before))
+    chosen = plan.batches(len(before))
+    recipe = plan.recipe(plan.epochs * chosen.per_epoch)
 
     def feed(start: int) -> Iterator[tuple[Tensor, Inputs]]:
         yield from _images(model, dataset, [chosen(step) for step in range(start, recipe.steps)], plan.workers)
@@ -135,7 +135,8 @@ def curriculum_tower(
     else:
         texts = torch.from_numpy(np.asarray(pairs.text))
         tower = Both(VisualTower(model.encoder), nn.Identity())
-    recipe, chosen = _recipe(plan, len(before))
+    chosen = plan.batches(len(before))
+    recipe = plan.recipe(plan.epochs * chosen.per_epoch)
     scale = model.encoder.logit_scale.exp().item()
     phases = Phases(alpha_target, recipe.steps, anchor, ramp, rise)
     learner = CurriculumLearner(tower, captions, phases, scale, beta)
@@ -184,10 +185,15 @@ class TextTower(nn.Module):
         return embeddings
 
 
-def _trainable(student: ModelSpec, device: str, dataset: Dataset) -> LoadedModel:
-    """Loaded for this run alone: a model that is trained must not be embedded under the name of the untrained one."""
+def check_student(student: ModelSpec) -> None:
+    """Raises InputError for a model whose towers cannot be trained, as far as its name tells."""
     if student.model_type != "open_clip" or student.name.startswith("py:"):
         raise InputError(f"model '{student.label}': towers are trained of open_clip models, which can be written again")
+
+
+def _trainable(student: ModelSpec, device: str, dataset: Dataset) -> LoadedModel:
+    """Loaded for this run alone: a model that is trained must not be embedded under the name of the untrained one."""
+    check_student(student)
     if dataset.samples.in_order:
         raise DataError(f"dataset '{dataset.name}' is a stream: its samples cannot be read in random order")
     model = load_model(student, device)
@@ -195,13 +201,6 @@ def _trainable(student: ModelSpec, device: str, dataset: Dataset) -> LoadedModel
         raise InputError(f"model '{student.label}' has no visual tower that could be trained")
     model.encoder.requires_grad_(False)
     return model
-
-
-def _recipe(plan: TowerPlan, n: int) -> tuple[Recipe, Batches]:
-    chosen = Batches(n, plan.batch, plan.seed, plan.focus, plan.share)
-    steps = plan.epochs * chosen.per_epoch
-    names = ("batch", "lr", "weight_decay", "warmup", "seed", "save_every")
-    return Recipe(steps, **{name: getattr(plan, name) for name in names}), chosen
 
 
 def _images(

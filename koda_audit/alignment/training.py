@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from koda_audit.alignment.checkpoint import Checkpoints
+from koda_audit.alignment.choices import number
 from koda_audit.alignment.distributed import average_gradients, ranks
 from koda_audit.errors import InputError, KodaAuditError
 
@@ -60,8 +61,7 @@ class Recipe:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected a whole number from {low}")
         for name in ("lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name}={getattr(self, name)!r}: expected a number that is not negative")
+            number(getattr(self, name), name, low=0)
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step``, in parts of the peak.

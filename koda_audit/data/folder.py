@@ -19,6 +19,7 @@ from koda_audit.data.webdataset import read_text
 from koda_audit.errors import DataError, InputError, KodaAuditWarning
 
 FOLDER = "folder/"
+DEFAULT_SPLIT = "test"  # the host's, and what a folder without splits is
 _SPLITS = ("train", "val", "valid", "validation", "test", "dev")
 _OTHER_IMAGES = ("gif", "bmp", "tif", "tiff", "avif", "heic")
 _KNOWN = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
@@ -99,7 +100,7 @@ def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
     """The folder of the split (or the root, where there is none) and the folders of its classes, in order.
 
     Raises:
-        InputError: the root holds splits, but not this one.
+        InputError: the root holds splits, but not this one; or none, and this is not the default one.
         DataError: there are no class folders, or they cannot be read.
     """
     with reading(root):
@@ -108,6 +109,11 @@ def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
         splits = [folder.name for folder in folders if folder.name.lower() in _SPLITS and _holds_folders_only(folder)]
     if base == root and splits:
         raise InputError(f"dataset '{name}': {root} has no split '{split}', choose {' or '.join(splits)} (--split)")
+    if base == root and folders and split != DEFAULT_SPLIT:
+        raise InputError(
+            f"dataset '{name}': {root} has no split '{split}', its class folders are the split '{DEFAULT_SPLIT}': "
+            f"make {root / split}/CLASS and {root / DEFAULT_SPLIT}/CLASS, or fit on a share of the one that is there"
+        )
     if not folders:
         raise DataError(f"dataset '{name}': {base} has no class folders with images (CLASS/NAME.jpg, .png or .webp)")
     return base, folders

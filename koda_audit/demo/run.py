@@ -183,7 +183,8 @@ def _summary(outcomes: dict[str, Outcome]) -> pd.DataFrame:
     tables = [outcome.sections[0].table for outcome in outcomes.values()]
     best = [table.groupby(["groups", "does not"], sort=False).head(1) for table in tables if table is not None]
     whole = pd.concat(best, ignore_index=True).drop(columns="lobe")
-    return whole.sort_values("excess", ascending=False, ignore_index=True, kind="stable")
+    order = whole.assign(finding=whole["verdict"] == "finding").sort_values(["finding", "excess"], ascending=False)
+    return order.drop(columns="finding").reset_index(drop=True)
 
 
 def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> Iterator[Section]:
@@ -192,7 +193,7 @@ def _sections(summary: pd.DataFrame, outcomes: dict[str, Outcome], n: int) -> It
         "Summary",
         f"{n} scanned digits in colour, with captions such as “a photo of a red seven on a blue background”. "
         f"`{REFERENCE}` learnt digits and colours. It is compared, both ways, with\n\n{listed}\n\n"
-        f"{READING} Here is the strongest of each comparison. The control, equal to the last digit, has none.",
+        f"{READING} Here is the strongest of each comparison. The control is equal to the last digit.",
         summary,
     )
     for name, outcome in outcomes.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def run(args: Namespace) -> int:
     if args.skip_existing and output.exists():
         _say(args, f"Skip {output}, exists already.")
         return 0
+    _check_task(output, task.name)
     dataset = load(args, args.split)
     kind = getattr(task, "kind", dataset.kind)
     if kind != dataset.kind:
@@ -74,6 +76,16 @@ def run(args: Namespace) -> int:
         print(terminal_table(tables[0]))
     _say(args, f"Dump results to: {output}\nReport: {report}")
     return 0
+
+
+def _check_task(output: Path, task: str) -> None:
+    """Refuse to replace the results of another task, whose report would go with them."""
+    try:
+        found = json.loads(output.read_text("utf-8")).get("task")
+    except (OSError, ValueError, AttributeError):  # nothing there, or nothing of ours
+        return
+    if found not in (None, task):
+        raise InputError(f"{output} holds the results of {found}: put {{task}} into --output, or name another file")
 
 
 def _write(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from koda_audit.alignment.choices import check_kinds
 from koda_audit.alignment.fit import fit_alignment, method_arguments
 from koda_audit.alignment.methods import Method
 from koda_audit.alignment.operator import Alignment, load_alignment
@@ -18,6 +20,13 @@ from koda_audit.errors import InputError, unknown
 from koda_audit.registry import alignments
 
 OPTION = "--koda_alignment"
+# parameters that no text can give: what they are, and the option of koda-audit align that names them
+OBJECTS = MappingProxyType(
+    {
+        "teacher": ("a teacher", "--teacher MODEL[,PRETRAINED]"),
+        "focus": ("samples", "--members FILE.csv"),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,35 +61,43 @@ class Choice:
         raise InputError(f"{listed} (or give the folder of a saved alignment)")
 
     @classmethod
-    def named(cls, name: str, settings: Iterable[str]) -> Choice:
+    def named(cls, name: str, settings: Iterable[str], objects: Collection[str] = ()) -> Choice:
         """A method with PARAMETER=VALUE each.
 
+        Args:
+            objects: those of ``OBJECTS`` that ``fit`` will be given.
+
         Raises:
-            InputError: an unknown method, a parameter that it does not have, or a word in place of a number.
+            InputError: an unknown method, a parameter that it does not have, or a word in place of a number; an object
+                that it lacks or does not take.
         """
         method = alignments().load(name)
-        params = dict(map(_setting, settings))
+        params, known = dict(map(setting, settings)), signature(method.fit).parameters
+        for key, (what, option) in OBJECTS.items():
+            if key in params:
+                raise InputError(f"{key} is no PARAMETER=VALUE: name {what} with {option}, in koda-audit align")
+            if key in objects and key not in known:
+                raise InputError(f"'{name}' takes no {key}: leave {option} out")
+            if key not in objects and key in known and known[key].default is Parameter.empty:
+                raise InputError(f"'{name}' needs {what}: name it with {option}, in koda-audit align")
         bound = method.fitted_on == "gallery"  # then ``fit_alignment`` takes the side that is ranked, too
-        method_arguments(method, {key: value for key, value in params.items() if not (bound and key == "gallery")})
-        for key, part in signature(method.fit).parameters.items():
-            given = params.get(key, part.default)
-            if isinstance(part.default, (bool, int, float)) and not isinstance(given, (bool, int, float)):
-                expected = "true or false" if isinstance(part.default, bool) else "a number"
-                raise InputError(f"{key}={_spelled(given)} of '{name}': expected {expected}")
+        given = {key: value for key, value in params.items() if not (bound and key == "gallery")}
+        method_arguments(method, {**given, **dict.fromkeys(objects)})
+        check_kinds(name, {key: part.default for key, part in known.items()}, params)
         return cls(method, params)
 
     @property
     def needs_samples(self) -> bool:
         """Whether it is fitted on samples that may not be evaluated."""
-        return self.method is not None and self.method.fitted_on in ("rows", "pairs")
+        return self.method is not None and self.method.fitted_on in ("images", "rows", "pairs")
 
-    def fit(self, target: Embeddings, fit: Embeddings | None, transductive: bool) -> Alignment:
+    def fit(self, target: Embeddings, fit: Embeddings | None, transductive: bool, **objects: Any) -> Alignment:
         """The alignment: the saved one, or fitted on ``fit`` where it needs samples of its own, else on ``target``."""
         if self.saved is not None:
             return self.saved
         assert self.method is not None
         samples = fit if fit is not None and self.needs_samples else target
-        return fit_alignment(self.method.name, samples, transductive=transductive, **self.params)
+        return fit_alignment(self.method.name, samples, transductive=transductive, **self.params, **objects)
 
 
 def check_choice(options: argparse.Namespace) -> Choice:
@@ -127,9 +144,10 @@ def label(alignment: Alignment) -> str:
     return f"{alignment.name}{':' if params else ''}{params}{mark}"
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """
-    >>> _setting("k=64"), _setting("renormalise=false"), _setting("prior=I")
+def setting(text: str) -> tuple[str, Any]:
+    """PARAMETER=VALUE; a value that is no JSON is text.
+
+    >>> setting("k=64"), setting("renormalise=false"), setting("prior=I")
     (('k', 64), ('renormalise', False), ('prior', 'I'))
     """
     name, equals, value = text.partition("=")

@@ -23,6 +23,7 @@ from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError, unknown
 from koda_audit.host_tasks.discrepancy_report import (
+    NO_FINDING,
     READING,
     quality_section,
     section,
@@ -162,10 +163,12 @@ class DiscrepancyTask:
             metrics.update(_metrics(found, agreement, f"koda_{way}"))
             main = section(found, target, reference, members, way)
             sections += [main, *quality_section(quality, found, target, reference)]
-            strongest.append(strongest_lobes(main, target, reference))
+            strongest.append(strongest_lobes(main, quality, target, reference))
             files.update(_files(found, way))
             files |= {f"tables/{way}quality.csv": quality, f"tables/{way}agreement.csv": agreement}
-        summary = Section("Strongest groups, both ways", READING, pd.concat(strongest, ignore_index=True))
+        table = pd.concat(strongest, ignore_index=True)
+        reading = READING if (table["verdict"] == "finding").any() else f"{NO_FINDING} {READING}"
+        summary = Section("Strongest groups, both ways", reading, table)
         widths = [widths_section(found, inputs.target, inputs.reference)] if found.bandwidths else []
         settings = {**found.settings, "floor": "none" if inputs.again is None else "batch"}
         return Outcome(metrics, settings, (summary, *sections, *widths), files)

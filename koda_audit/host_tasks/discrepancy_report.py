@@ -20,12 +20,16 @@ SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", 
 READING = (
     "Groups of samples that one model holds together and the other does not: findings first, then by excess. A "
     "*finding* comes back on other samples (*stability*: its mean overlap with what random halves of the samples "
-    "show) and exceeds what the same model shows against itself. *Loss* is the share of the group's "
-    "coherence that the other model lacks. "
-    "*Similarity* is the mean kernel value between the samples of the group, 0 (unlike) to 1 (equal). *Excess* is the "
-    "coherence of the group in the model that groups it minus that in the other: 0 where both see the same, at most "
-    "the kernel's largest eigenvalue. A group that a new model no longer holds together is a loss where its samples "
-    "belong together, and none where they do not: look at the pictures."
+    "show) and exceeds what the same model shows against itself. *Accuracy* (with captions *recall@5*) is that of the "
+    "two models on the group alone. *Loss* is the share of the group's coherence that the model in the second column "
+    "lacks, *excess* the same as a difference: 0 where both see the same, at most the kernel's largest eigenvalue. A "
+    "group that a new model no longer holds together is a loss where its samples belong together; one that it alone "
+    "holds together may be samples that it no longer tells apart: accuracy and pictures say which."
+)
+NO_FINDING = (
+    "**None is a finding**: no group came back on random halves of these samples as often as a finding must. That is "
+    "no proof that the models agree (see `koda_similarity`): with more samples, fewer directions or one modality "
+    "groups are more stable."
 )
 
 
@@ -66,13 +70,13 @@ def section(
             "lobe": frame["lobe"],
             "samples": frame["n"],
             "verdict": frame["verdict"],
+            "shared words": themes,
             "stability": frame["stability"],
             "loss": frame["loss"],
             "excess": frame["excess"],
             **{name: share.where(frame["excess"] > 0) for name, share in shares.items()},
             f"similarity in {ours}": frame["similarity_target"],
             f"in {theirs}": frame["similarity_reference"],
-            "shared words": themes,
         }
     )
     names = {"target": ours, "reference": theirs}
@@ -104,6 +108,7 @@ def section(
         f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, "
         f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
         "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
+        "*Similarity* is the mean kernel value between the samples of the lobe, 0 (unlike) to 1 (equal). "
         "Lobes without excess have no picture.",
         table,
         tuple(grids),
@@ -140,30 +145,60 @@ def quality_section(
     return [
         Section(
             f"What {ours} and {theirs} can do on these groups",
-            "On the samples of each lobe, beside all samples, with 95 % intervals; they do not know that a lobe was "
-            "chosen. A group that a model no longer clusters may still be told apart by it.",
+            f"{_at_chance(quality, target, reference)}On the samples of each lobe, beside all samples, with 95 % "
+            "intervals, which take the lobe as given. A group that a model no longer clusters may still be told apart "
+            "by it.",
             pd.DataFrame(rows),
         )
     ]
 
 
-def strongest_lobes(main: Section, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> str:
+    """Which of the models is no better than blind guessing on the whole set, so that its texts say nothing."""
+    classes = 0 if target.class_text is None else len(target.class_text)
+    whole = quality[quality["direction"].isna()].set_index(["model", "measure"])["low"]
+    said = []
+    for role, name in zip(("target", "reference"), _names(target, reference), strict=True):
+        for measure, chance in (
+            ("zeroshot_accuracy", 1 / classes if classes else math.inf),
+            ("image_to_text_recall@5", 5 / len(target)),
+        ):
+            if math.isfinite(chance) and whole.get((role, measure), math.inf) <= chance:
+                said.append(f"{escape(name)} ({measure.replace('_', ' ')}, chance {chance:.3g})")
+    if not said:
+        return ""
+    return (
+        f"**No better than chance on all samples: {', '.join(said)}.** What the texts of such a model say of these "
+        "images means nothing; compare the images alone (modality image). "
+    )
+
+
+def strongest_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
     """Three lobes, findings first, then the largest excess, in words that hold for both ways."""
     ours, theirs = _names(target, reference)
+    measure = next((m for m in ("zeroshot_accuracy", "image_to_text_recall@5") if (quality["measure"] == m).any()), "")
+    known = quality[quality["measure"] == measure].set_index(["direction", "lobe", "model"])["value"]
+    heading = measure.replace("zeroshot_", "").replace("image_to_text_", "")
     table = main.table
     assert table is not None
     best = table.assign(first=table["verdict"] == "finding").sort_values(["first", "excess"], ascending=False).head(3)
+    places = list(zip(best["direction"], best["lobe"], strict=True))
     return pd.DataFrame(
         {
             "groups": ours,
             "does not": theirs,
-            "lobe": [f"{direction} {lobe}" for direction, lobe in zip(best["direction"], best["lobe"], strict=True)],
             "samples": best["samples"],
             "verdict": best["verdict"],
+            "shared words": best["shared words"],
+            **{
+                f"{heading}, {column}": [known[direction, lobe, role] for direction, lobe in places]
+                for column, role in (("groups", "target"), ("does not", "reference"))
+                if measure
+            },
             "stability": best["stability"],
             "loss": best["loss"],
             "excess": best["excess"],
-            "shared words": best["shared words"],
+            "lobe": [f"{direction} {lobe}" for direction, lobe in places],
         }
     )
 

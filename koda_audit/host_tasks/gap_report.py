@@ -23,7 +23,8 @@ CLASSES = 5  # at either end
 
 READING = (
     "*centroid_gap* is the distance of the mean image from the mean text, 0 (none) to 2 (opposite), and says something "
-    "where it stands out from its *null*, the same number for two random halves of one modality."
+    "where it stands out from its *null*, the same number for two random halves of one modality. An "
+    "interval takes off the bias that few samples have, and so may lie beside its value."
 )
 MORE = (
     "What is left once both are centred is *dist_gap_rel*: 0 where the two members of each pair coincide, 1 where they "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ class GapRobustnessTask:
         model, options = inputs.target, inputs.options
         device = choose_device(inputs.device)
         queries = _drawn(len(model), options.koda_gaprob_queries, options.seed)
-        gallery = _gallery(model, queries)
+        gallery = gallery_of(model, queries)
         found = gap_robustness(
             OnDevice(gallery.text, device)[:],
             OnDevice(model.image, device)[torch.from_numpy(queries)],
@@ -127,7 +127,8 @@ class GapRobustnessTask:
         flips = _flips(found, gallery.names)
         section = robustness_section(model, found, gallery.kind, flips)
         files = {"tables/robustness.csv": found.frame, "tables/flips.csv": flips}
-        return Outcome(_metrics(found), {"gallery": gallery.kind, **found.settings}, (section,), files)
+        metrics: dict[str, float | None] = {**flat_metrics(found)}
+        return Outcome(metrics, {"gallery": gallery.kind, **found.settings}, (section,), files)
 
 
 def _rank(text: str) -> int | float:
@@ -141,7 +142,7 @@ def _drawn(n: int, most: int, seed: int) -> Rows:
 
 
 @dataclass(frozen=True)
-class _Gallery:
+class Gallery:
     """Texts (c, d) and what they are called; the class of each, and the class that each query wants."""
 
     kind: str
@@ -151,19 +152,19 @@ class _Gallery:
     truth: Rows | None
 
 
-def _gallery(model: Embeddings, queries: Rows) -> _Gallery:
+def gallery_of(model: Embeddings, queries: Rows) -> Gallery:
     """The prompts of all classes, or else the first caption of each query."""
     if model.class_text is not None:
         classes = np.arange(len(model.class_text))
         names = model.class_names or tuple(map(str, classes))
         truth = None if model.labels is None or model.labels.ndim == 2 else model.labels[queries]
-        return _Gallery("class prompts", model.class_text, names, classes, truth)
+        return Gallery("class prompts", model.class_text, names, classes, truth)
     pairs = model.pairs()
     if pairs.text is None:
         raise InputError("the dataset has neither captions nor classes: there is nothing to retrieve")
     captions = [(pairs.captions or pairs.ids)[row] for row in queries]
     classes = np.unique(captions, return_inverse=True)[1]  # equal captions are all right
-    return _Gallery("captions", pairs.text[queries], captions, classes, classes)
+    return Gallery("captions", pairs.text[queries], captions, classes, classes)
 
 
 def _flips(found: GapRobustness, names: Sequence[str]) -> pd.DataFrame:
@@ -172,7 +173,8 @@ def _flips(found: GapRobustness, names: Sequence[str]) -> pd.DataFrame:
     return changed.assign(**{column: [names[row] for row in changed[column]] for column in ("clean", "noisy")})
 
 
-def _metrics(found: GapRobustness) -> dict[str, float | None]:
+def flat_metrics(found: GapRobustness) -> dict[str, float]:
+    """The numbers at alpha 0 and 1, as a table of results has them."""
     at = found.frame.set_index("alpha", drop=False)
     asis, closed = at.loc[0.0], at.loc[1.0]
     metrics = {
@@ -195,6 +197,17 @@ def _metrics(found: GapRobustness) -> dict[str, float | None]:
     for name in ("gap", "orthogonal_gap", "residual_gap", "movable", "rank", "n_gallery", "n_queries"):
         metrics[name] = found.settings[name]
     return {f"gaprob_{name}": float(value) for name, value in metrics.items()}
+
+
+def flat_outcomes(found: GapRobustness, gallery: Gallery) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """(m,) what each query contributed to those of ``flat_metrics`` that are means over queries."""
+    alphas = found.frame["alpha"].tolist()
+    for suffix, alpha in (("", 0.0), ("_closed", 1.0)):
+        clean, noisy = found.clean[alphas.index(alpha)], found.noisy[:, alphas.index(alpha)]
+        yield f"gaprob_agreement{suffix}", (noisy == clean).mean(axis=0)
+        if gallery.truth is not None:
+            yield f"gaprob_clean_accuracy{suffix}", (gallery.classes[clean] == gallery.truth).astype(np.float64)
+            yield f"gaprob_noisy_accuracy{suffix}", (gallery.classes[noisy] == gallery.truth).mean(axis=0)
 
 
 task = GapRobustnessTask()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from koda_audit import results as results_table
-from koda_audit._files import check_writable, reason, slug, write_csv, write_json, write_text
+from koda_audit._files import check_writable, reason, replace_folder, slug, write_csv, write_json, write_text
 from koda_audit.document import Picture, SampleGrid, Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.html import to_html
@@ -80,8 +80,7 @@ def write_report(
         write_json(
             work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
         )
-        work.chmod(0o755)
-        _replace(work, folder)
+        replace_folder(work, folder)
     except OSError as error:
         raise StoreError(f"cannot write the report to {folder}: {reason(error)}") from error
     finally:
@@ -118,11 +117,3 @@ def _paths(figures: Sequence[Picture | SampleGrid]) -> dict[str, str]:
             raise InputError(f"two figures of the report would be written to {path}: give them other names")
         paths[figure.name] = path
     return paths
-
-
-def _replace(new: Path, folder: Path) -> None:
-    old = new.with_name(f"{new.name}.old")
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

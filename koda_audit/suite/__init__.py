@@ -1,7 +1,6 @@
 """From one YAML file to a report: schema, plan, run. The only room that knows tasks, report and gates together.
 
 ``schema``    what a suite may say
-``text``      YAML to plain values, each with its line
 ``load``      a checked suite from a file, or all of its faults at once
 ``names``     what the names in a suite stand for: models, files, operators
 ``sources``   whether models and data are still those that were embedded, without loading any of them

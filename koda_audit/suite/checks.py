@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
+from koda_audit.metrics import METRICS, listed
 from koda_audit.registry import alignments, measures
-from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, DataName, Kind, calibration, data_names, model_name
+from koda_audit.suite.measured import metrics_of
+from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
-from koda_audit.suite.text import Place
 
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
@@ -121,9 +123,12 @@ def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault
 def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
     fitted_on, parameters = OPERATORS[alignment.operator]
     place = ("alignments", key)
+    if alignment.mode == "tower":
+        parameters = TOWERS.get(alignment.operator, parameters)
+        yield from _towers(suite, key, alignment)
     for name in alignment.parameters:
         if name not in parameters:
-            known = ("operator", "fit_on", "transductive", "gallery", *parameters)
+            known = ("operator", "fit_on", "mode", "transductive", "gallery", *parameters)
             yield Fault((*place, name), unknown(f"parameter of {alignment.operator}", name, known))
     if "teacher" in parameters:
         teacher = alignment.parameters.get("teacher")
@@ -138,6 +143,16 @@ def _operator(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
         yield Fault((*place, "fit_on"), f"alignments.{key}: {alignment.operator} {why}")
     if fitted_on != "gallery" and alignment.gallery is not None:
         yield Fault((*place, "gallery"), f"alignments.{key}: {alignment.operator} has no gallery: leave it out")
+
+
+def _towers(suite: Suite, key: str, alignment: Alignment) -> Iterator[Fault]:
+    place = ("alignments", key, "mode")
+    if alignment.operator not in TOWERS:
+        yield Fault(place, f"alignments.{key}: {alignment.operator} trains no towers: leave mode out")
+    for name, model in suite.models.items():
+        foreign = model.model.startswith(PYTHON) or model.model_type != "open_clip"
+        if foreign and name != alignment.parameters.get("teacher"):
+            yield Fault(place, f"alignments.{key}: towers are trained of open_clip models, and models.{name} is none")
 
 
 def _calibration(suite: Suite, data: dict[str, list[DataName]], key: str, alignment: Alignment) -> Iterator[Fault]:
@@ -178,8 +193,14 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
     keys = [name for key in suite.datasets for name in ([one.key for one in data[key]] if key in data else [key])]
+    measured = metrics_of(suite)
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
+        if gate.metric not in measured:
+            sentence = unknown("metric", gate.metric, measured or METRICS)
+            if listed(gate.metric) is not None:
+                sentence = f"nothing in this suite measures '{gate.metric}'"
+            yield Fault((*place, "metric"), f"gates.{number}.metric: {sentence}")
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:

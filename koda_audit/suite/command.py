@@ -9,6 +9,7 @@ from pathlib import Path
 from koda_audit._files import check_writable, write_text
 from koda_audit.document import printable
 from koda_audit.errors import InputError
+from koda_audit.gates.outputs import terminal
 from koda_audit.suite.load import SuiteError, load_suite
 
 STARTER = Path(__file__).with_name("starter.yaml")
@@ -63,7 +64,7 @@ def validate(args: Namespace) -> int:
 
 
 def run(args: Namespace) -> int:
-    """Run a suite; the exit code is the audit's."""
+    """Run a suite and print the verdicts on its gates; the exit code is the audit's."""
     from koda_audit.suite.run import planned, run_suite
 
     if args.dry_run:
@@ -78,7 +79,17 @@ def run(args: Namespace) -> int:
         elif not args.quiet:
             print(printable(line), flush=True)
 
-    audit = run_suite(args.suite, args.output, store=args.store, allow_code=args.allow_code, quiet=args.quiet, say=say)
+    audit = run_suite(
+        args.suite,
+        args.output,
+        store=args.store,
+        baseline=args.baseline,
+        allow_code=args.allow_code,
+        quiet=args.quiet,
+        say=say,
+    )
+    if audit.verdicts:
+        print(terminal(audit.verdicts))
     if audit.failures:
         print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
     print(f"Report: {audit.folder / 'report.md'}")

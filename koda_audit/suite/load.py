@@ -11,11 +11,11 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from koda_audit._yaml import Place, read_yaml
 from koda_audit.document import printable
 from koda_audit.errors import InputError, unknown
 from koda_audit.suite.checks import Fault, faults_of
 from koda_audit.suite.schema import Suite
-from koda_audit.suite.text import Place, read_yaml
 
 
 class SuiteError(InputError):

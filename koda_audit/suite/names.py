@@ -58,6 +58,18 @@ OPERATORS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 
+_PLAN = ("epochs", "batch", "lr", "weight_decay", "warmup", "seed", "save_every", "preset")
+# settings of what trains towers (mode: tower); a test keeps it equal, too
+TOWERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "kuea": (
+            *("weight", "rho", "learn_rho", "rho_teacher", "kernel", "degree", "pairs", "anchor_scale"),
+            *(*_PLAN, "teacher"),
+        ),
+        "curriculum": ("alpha_target", "towers", "beta", "anchor", "ramp", "rise", *_PLAN),
+    }
+)
+
 
 @dataclass(frozen=True)
 class ModelName:

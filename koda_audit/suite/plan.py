@@ -94,7 +94,8 @@ class Plan:
                 )
         # embeddings first, each model's together: it is loaded once, and what fails there fails before hours of work
         models = list(self.models)
-        return sorted(found, key=lambda cell: models.index(cell.model) if cell.step == "embed" else len(models))
+        first = {cell: models.index(cell.model) for cell in found if cell.step == "embed" and cell.alignment is None}
+        return sorted(found, key=lambda cell: first.get(cell, len(models)))
 
     def key(self, cell: Cell) -> str | None:
         """The digest that names a cell on disk; None while something it needs has never been embedded."""
@@ -106,6 +107,7 @@ class Plan:
         names = [cell.step, cell.model, cell.reference, cell.dataset, cell.split, cell.alignment, cell.task, cell.again]
         if cell.step == "embed":
             ingredients = [self._source(self.models[cell.model]), self._source(self.on(cell)), cell.again, self._device]
+            ingredients += needs  # the training of an aligned tower
             names = [cell.step, cell.model, cell.dataset]
         else:
             ingredients = [dict(cell.options), needs]
@@ -185,7 +187,7 @@ class Plan:
         options = part.model_dump(exclude={"on", "alignments"}) | {"seed": suite.seed}
         for one in self._on(part.on):
             for model in self.models:
-                for alignment in self._alignments(part.alignments):
+                for alignment in self._alignments(part.alignments, model):
                     needs = (self.embed(model, one), *self._align(model, one, alignment))
                     yield self._cell("gap", model, one, needs, options, alignment=alignment)
 
@@ -205,13 +207,15 @@ class Plan:
                 if None not in (needed, self.data[one].kind) and needed != self.data[one].kind:
                     continue
                 for model in self.models:
-                    for alignment in self._alignments(part.alignments):
+                    for alignment in self._alignments(part.alignments, model):
                         bound = alignment is not None and self._fitted_on(suite.alignments[alignment]) == "gallery"
                         if task == "linear_probe" and bound:
                             continue  # it is made from the rows that are evaluated, and leaves none to train on
                         needs = [self.embed(model, one), *self._align(model, one, alignment)]
                         if task == "linear_probe":
-                            needs.append(self.embed(model, one, self.data[one].train_split))
+                            split = self.data[one].train_split
+                            tower = alignment is not None and suite.alignments[alignment].mode == "tower"
+                            needs.append(replace(needs[1], split=split) if tower else self.embed(model, one, split))
                         yield self._cell(
                             "evaluate", model, one, tuple(needs), options.get(task, {}), alignment=alignment, task=task
                         )
@@ -224,8 +228,12 @@ class Plan:
         embedded = self.embed(model, fitted, split)
         teacher = chosen.parameters.get("teacher")
         needs = (embedded,) if teacher is None else (embedded, self.embed(teacher, fitted, split))
-        options = chosen.model_dump(exclude={"fit_on"})
-        yield Cell("align", model, fitted, embedded.split, alignment=alignment, needs=needs, options=options)
+        tower = chosen.mode == "tower"
+        options = chosen.model_dump(exclude={"fit_on"} if tower else {"fit_on", "mode"})
+        cell = Cell("align", model, fitted, embedded.split, alignment=alignment, needs=needs, options=options)
+        if tower:
+            yield replace(self.embed(model, dataset), alignment=alignment, needs=(cell,))
+        yield cell
 
     def _cell(
         self,
@@ -253,9 +261,12 @@ class Plan:
         else:
             yield from ((reference, model) for reference, model in pairs)
 
-    def _alignments(self, names: str | list[str]) -> Iterator[str | None]:
+    def _alignments(self, names: str | list[str], model: str) -> Iterator[str | None]:
+        """Those of a model, whose towers are not trained towards itself."""
         for name in ["none", *self.suite.alignments] if names == "all" else names:
-            yield None if name == "none" else name
+            chosen = self.suite.alignments.get(name)
+            if chosen is None or chosen.mode == "feature" or chosen.parameters.get("teacher") != model:
+                yield None if name == "none" else name
 
     @staticmethod
     def _fitted_on(alignment: Alignment) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from koda_audit._files import cache_folder, check_writable
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import KodaAuditError
+from koda_audit.gates.judge import Verdict
+from koda_audit.gates.run import Run
 from koda_audit.report.write import check_replaceable
 from koda_audit.suite.cells import Cells, Finished
 from koda_audit.suite.load import Loaded, load_suite
@@ -23,14 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """A finished run: its folder, its table of results (``koda_audit.results.COLUMNS``), and what failed.
+    """A finished run: its folder, its table of results (``koda_audit.results.COLUMNS``), what failed, and the verdicts.
 
-    ``exit_code`` is 0 where all was measured and passed, 1 where a gate failed, 2 where a cell or a gate has an error.
+    ``exit_code`` is 2 where a cell failed or a gate has an error, else 1 where a gate failed, else 0.
     """
 
     folder: Path
     frame: pd.DataFrame
     failures: Mapping[str, str]
+    verdicts: tuple[Verdict, ...]
     exit_code: int
 
 
@@ -49,6 +52,7 @@ def run_suite(
     output: str | Path = "reports/latest",
     *,
     store: str | Path | None = None,
+    baseline: str | Path | None = None,
     allow_code: bool = False,
     quiet: bool = True,
     say: Callable[[str], object] = lambda line: None,
@@ -59,13 +63,15 @@ def run_suite(
         suite: the YAML file.
         output: folder of the report; an earlier report there is replaced.
         store: of embeddings and finished cells; default: that of ``clip_benchmark eval``.
+        baseline: folder of an accepted baseline, or of an earlier audit, for gates without ``against``.
         allow_code: whether models given as ``py:`` may run.
         quiet: no progress bars.
         say: is told what is being done, a line a cell.
 
     Raises:
         SuiteError: the suite is wrong, one line a fault; nothing was started.
-        InputError: the output or the store cannot be written.
+        InputError: the output or the store cannot be written; the baseline is no audit.
+        StoreError: the baseline was changed after it was accepted.
     """
     from koda_audit.suite.table import write_audit
 
@@ -73,12 +79,13 @@ def run_suite(
     folder = Path(output)
     check_writable(folder.parent, "the folder of --output")
     check_replaceable(folder)
+    earlier = None if baseline is None else Run.read(Path(baseline))
     home = Store(Path(store) if store else default_store())
     plan = planned(loaded, home.folder)
     for fault in loaded.missing:
         say(f"warning: {fault.sentence}: what needs it will fail")
     finished, failures = complete(plan, home, quiet, say)
-    return write_audit(plan, finished, failures, folder)
+    return write_audit(plan, finished, failures, folder, earlier)
 
 
 def complete(

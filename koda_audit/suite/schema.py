@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from koda_audit.gates.gate import Gate, gate_of
 
 
 def _file_name(text: str) -> str:
@@ -127,13 +129,16 @@ class Gap(Part):
 
 
 class Alignment(BaseModel):
-    """A post-hoc alignment; all keys but these are parameters of its operator."""
+    """An alignment, post hoc or trained; all keys but these are parameters of its operator."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, Annotated[Any, Field(description="a parameter of the operator")]]
 
     operator: Text
     fit_on: Annotated[str, Field(description="DATASET or DATASET:SPLIT", pattern=r"^[^:]+(:[^:]+)?$")] | None = None
+    mode: Annotated[
+        Literal["feature", "tower"], Field(description="map finished embeddings, or train the towers of each model")
+    ] = "feature"
     transductive: bool = False
     gallery: Literal["image", "text", "class_text"] | None = None
 
@@ -154,30 +159,6 @@ class Benchmark(Part):
     probe_C: Positive | None = None
 
 
-class Gate(Part):
-    """A verdict on one number: against another model's, or an earlier audit's, or by itself."""
-
-    metric: Text
-    dataset: Text
-    model: Text
-    task: Text | None = None
-    alignment: Text | None = None
-    against: Text | None = None
-    max_drop: float | None = Field(None, ge=0, allow_inf_nan=False)
-    max_rise: float | None = Field(None, ge=0, allow_inf_nan=False)
-    min: float | None = Field(None, allow_inf_nan=False)
-    max: float | None = Field(None, allow_inf_nan=False)
-    level: float = Field(0.05, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Gate:
-        given = [name for name in ("max_drop", "max_rise", "min", "max") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"a gate needs exactly one of max_drop, max_rise, min, max; found {found}")
-        return self
-
-
 class Suite(Part):
     """A whole suite."""
 
@@ -189,7 +170,7 @@ class Suite(Part):
     gap: Gap | None = None
     alignments: dict[Name, Alignment] = {}
     benchmark: Benchmark | None = None
-    gates: list[Gate] = []
+    gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = []
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4

@@ -166,7 +166,7 @@ def _wanted(done: Finished, metrics: Iterable[str]) -> Iterator[dict[str, str]]:
 def _models(plan: Plan, finished: Cells) -> Section:
     rows: dict[tuple[str, str], str] = {}
     for cell, done in finished.items():
-        if cell.step != "embed" or cell.again:
+        if cell.step != "embed" or cell.again or cell.alignment:
             continue
         known = done.facts
         data = plan.data[cell.dataset]

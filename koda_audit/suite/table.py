@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from koda_audit._files import write_json
+from koda_audit.gates.check import VERDICTS
+from koda_audit.gates.judge import exit_code, judge
+from koda_audit.gates.outputs import table_of
+from koda_audit.gates.run import OUTCOMES, Run
+from koda_audit.outcomes import Cell as Place
+from koda_audit.outcomes import Outcomes, save_outcomes
 from koda_audit.report.write import write_report
-from koda_audit.results import Result, frame, signature
+from koda_audit.results import Result, frame, records, signature
 from koda_audit.suite.cells import Finished, Queries
 from koda_audit.suite.plan import TASKS, Cell, Plan
 from koda_audit.suite.sections import sample_pictures, sections_of
@@ -25,8 +31,16 @@ if TYPE_CHECKING:
 MEASURING = ("compare", "similarity", "gap", "evaluate")
 
 
-def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping[Cell, str], folder: Path) -> Audit:
-    """The report, the table, the outcomes and all else that an audit leaves; an earlier report there is replaced."""
+def write_audit(
+    plan: Plan,
+    finished: Mapping[Cell, Finished],
+    failures: Mapping[Cell, str],
+    folder: Path,
+    baseline: Run | None = None,
+) -> Audit:
+    """The report, the table, the outcomes, the verdicts on the suite's gates and all else that an audit leaves; an
+    earlier report there is replaced.
+    """
     from koda_audit.suite.run import Audit
 
     rows = [*results(plan, finished), *errors(plan, failures)]
@@ -37,18 +51,22 @@ def write_audit(plan: Plan, finished: Mapping[Cell, Finished], failures: Mapping
         return {name: Image.open(io.BytesIO(pictures[name])).convert("RGB") for name in wanted}
 
     environment = environment_of(plan, finished)
+    outcomes, ids = outcomes_of(finished), ids_of(finished)
+    verdicts = judge(plan.suite.gates, Run(records(rows), lambda: Outcomes(outcomes, ids)), baseline)
 
     def beside(work: Path) -> None:
         write_json(work / "environment.json", environment)
+        save_outcomes(work / OUTCOMES, outcomes, ids)
+        if verdicts:
+            write_json(work / VERDICTS, [verdict.record() for verdict in verdicts])
         for cell, record in host_records(plan, finished, rows):
             write_json(work / "json" / f"{cell.file}.json", record)
 
     title = f"Audit: {plan.suite.suite}"
-    write_report(folder, title, sections, tables, rows, images, environment=environment, beside=beside)
+    shown = table_of(verdicts) if verdicts else None
+    write_report(folder, title, sections, tables, rows, images, shown, environment, beside)
     failed = {cell.name: error for cell, error in failures.items()}
-    if plan.suite.gates:
-        failed["gates"] = f"{len(plan.suite.gates)} gates are not judged: this version has none, take them for no pass"
-    return Audit(folder, frame(rows), failed, 2 if failed else 0)
+    return Audit(folder, frame(rows), failed, tuple(verdicts), 2 if failed else exit_code(verdicts))
 
 
 def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:
@@ -76,15 +94,17 @@ def errors(plan: Plan, failures: Mapping[Cell, str]) -> Iterator[Result]:
         yield Result(**_where(plan, cell), metric="", value=None, seed=plan.suite.seed, status="error", error=error)
 
 
-def outcomes_of(finished: Mapping[Cell, Finished]) -> Iterator[tuple[Cell, str, Queries]]:
-    """Cell, metric, and the outcome of each query with the row of its image."""
-    for cell, done in finished.items():
-        for metric, queries in done.outcomes.items():
-            yield cell, metric, queries
+def outcomes_of(finished: Mapping[Cell, Finished]) -> dict[Place, Queries]:
+    """The outcome of each query with the row of its image, by the columns that its number has in the table."""
+    return {
+        Place(cell.model, cell.dataset, _task(cell), metric, cell.alignment): queries
+        for cell, done in finished.items()
+        for metric, queries in done.outcomes.items()
+    }
 
 
 def ids_of(finished: Mapping[Cell, Finished]) -> dict[str, list[str]]:
-    """The sample ids of each dataset that was evaluated, in the order of the rows."""
+    """The sample ids of each dataset that was embedded, in the order of the rows."""
     return {
         need.dataset: finished[need].facts["ids"]
         for cell in finished
@@ -107,7 +127,7 @@ def host_records(
 
 def environment_of(plan: Plan, finished: Mapping[Cell, Finished]) -> dict[str, Any]:
     """Versions, machine, seed, and what models and data were."""
-    facts = {cell: done.facts for cell, done in finished.items() if cell.step == "embed"}
+    facts = {cell: done.facts for cell, done in finished.items() if cell.step == "embed" and not cell.alignment}
     model_keys = ("weights", "preprocess", "device", "dtype", "batch_size")
     return {
         "suite": plan.suite.suite,
@@ -134,9 +154,13 @@ def _where(plan: Plan, cell: Cell) -> dict[str, Any]:
         "dataset": cell.dataset,
         "split": cell.split,
         "language": plan.data[cell.dataset].language,
-        "task": cell.task or TASKS[cell.step],
+        "task": _task(cell),
         "alignment": cell.alignment,
     }
+
+
+def _task(cell: Cell) -> str:
+    return cell.task or TASKS[cell.step]
 
 
 def _signatures(cell: Cell, done: Finished, finished: Mapping[Cell, Finished]) -> dict[str, str]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from koda_audit._files import digest
 from koda_audit._gap.metrics import modality_gap
 from koda_audit._gap.robustness import gap_robustness
 from koda_audit._gap.table import METRICS as GAP
 from koda_audit._similarity.measure import similarity
+from koda_audit._stats.chance import chance_level
+from koda_audit._stats.clusters import mean_interval
 from koda_audit.alignment.fit import fit_alignment
 from koda_audit.alignment.operator import load_alignment
+from koda_audit.alignment.tower import CHECKPOINTS
+from koda_audit.alignment.tower_choice import TRAINERS, tower_arguments
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.document import Section
@@ -29,15 +34,18 @@ from koda_audit.embeddings.store import Store
 from koda_audit.errors import DataError
 from koda_audit.evaluation.tasks import evaluate
 from koda_audit.host_tasks.discrepancy import task as discrepancy
+from koda_audit.host_tasks.gap_robustness import flat_metrics, flat_outcomes, gallery_of
 from koda_audit.host_tasks.protocol import Inputs
-from koda_audit.models import LoadedModel, ModelSpec, check_model, load_model
+from koda_audit.metrics import EVALUATED, P_VALUE
+from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.report.pictures import thumbnail, wanted_ids
-from koda_audit.suite.cells import Finished, Number, as_plain
-from koda_audit.suite.interval import mean_interval
+from koda_audit.suite.cells import Finished, Number, Queries, as_plain
+from koda_audit.suite.measured import variances
 from koda_audit.suite.plan import Cell, Plan
 
 Record = dict[str, Any]
-OPERATOR = "alignment"  # folder of a fitted alignment in its cell
+OPERATOR = "alignment"  # folder of a fitted alignment, or a trained model, in its cell
+AROUND = ("operator", "mode", "transductive", "gallery", "teacher")  # options that are no settings of a training
 KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
 
 
@@ -118,9 +126,10 @@ class Workshop:
         numbers = []
         for measure, row in found.iterrows():
             n = int(row["n"])
-            numbers.append(Number(str(measure), row["value"], row["low"], row["high"], n))
+            metric = f"sim_{modality}_{measure}"
+            numbers.append(Number(metric, row["value"], row["low"], row["high"], n))
             if options["permutations"]:
-                numbers.append(Number(f"{measure}_p_value", row["p_value"], n=n))
+                numbers.append(Number(metric + P_VALUE, row["p_value"], n=n))
         settings = {**options, "modality": modality, "rows": sorted(set(found["rows"]))}
         return Finished(tuple(numbers), settings, tables={"similarity": found.reset_index()})
 
@@ -136,35 +145,73 @@ class Workshop:
         else:
             values = modality_gap(image, text, seed=seed)
             found = {key: (value, np.nan, np.nan, np.nan) for key, value in values.items()}
-        numbers = [Number(key, value, low, high, n) for key, (value, low, high, _) in found.items()]
+        numbers = [Number(f"gap_{key}", value, low, high, n) for key, (value, low, high, _) in found.items()]
         rows = [(key, *each, GAP[key].definition) for key, each in found.items()]
         tables = {"gap": pd.DataFrame(rows, columns=["metric", "value", "low", "high", "null", "definition"])}
+        outcomes: dict[str, Queries] = {}
         if options["robustness"]:
-            tables["robustness"] = self._robustness(embedded, image, text, options["robustness"], seed)
-            numbers += _robust_numbers(tables["robustness"], n)
-        return Finished(tuple(numbers), options, tables=tables)
+            more, outcomes, tables["robustness"] = self._robustness(embedded, **options["robustness"])
+            numbers += more
+        return Finished(tuple(numbers), options, tables=tables, outcomes=outcomes)
 
-    def _robustness(self, embedded: Embeddings, image: Any, text: Any, options: Record, seed: int) -> pd.DataFrame:
-        labels = embedded.labels
-        classes = embedded.text is None and labels is not None
-        gallery, truth = (embedded.class_text, labels) if classes else (text, np.arange(len(image)))
-        rest = {name: value for name, value in options.items() if name != "total_var"}
-        frames = [
-            gap_robustness(gallery, image, truth, total_var=total_var, seed=seed, **rest).frame.assign(
-                total_var=total_var
+    def _robustness(
+        self, embedded: Embeddings, total_var: list[float], alphas: list[float], **options: Any
+    ) -> tuple[list[Number], dict[str, Queries], pd.DataFrame]:
+        rows = np.arange(len(embedded))
+        gallery = gallery_of(embedded, rows)
+        classes = None if gallery.truth is None else gallery.classes
+        numbers: list[Number] = []
+        outcomes: dict[str, Queries] = {}
+        frames = []
+        for variance, end in zip(total_var, variances(total_var), strict=True):
+            found = gap_robustness(
+                np.asarray(gallery.text),
+                np.asarray(embedded.image),
+                gallery.truth,
+                total_var=variance,
+                alphas=[*alphas, 1.0],
+                seed=self.suite.seed,
+                classes=classes,
+                **options,
             )
-            for total_var in options["total_var"]
-        ]
-        return pd.concat(frames, ignore_index=True)
+            means = {name + end: (values, rows) for name, values in flat_outcomes(found, gallery)}
+            others = {name + end: value for name, value in flat_metrics(found).items()}
+            more, kept = self._numbers(others, means, len(rows))
+            numbers += more
+            outcomes |= kept
+            frames.append(found.frame.assign(total_var=variance))
+        return numbers, outcomes, pd.concat(frames, ignore_index=True)
 
     def _align(self, cell: Cell) -> Finished:
         options = dict(cell.options)
+        if "mode" in options:
+            return self._trained(cell)
         if "teacher" in options:
             options["teacher"] = self._read(cell.needs[1])
         operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
         info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
         info["figures"] = operator.info["figures"]
         return Finished(settings={**operator.params, **info}, save=lambda folder: operator.save(folder / OPERATOR))
+
+    def _trained(self, cell: Cell) -> Finished:
+        """A tower; its training goes on where it was interrupted, since its folder bears the cell's key."""
+        settings = {name: value for name, value in cell.options.items() if name not in AROUND}
+        student, dataset = self._spec(cell.model), self._dataset(cell.needs[0])
+        chosen = tower_arguments(cell.options["operator"], student, settings)
+        chosen["plan"] = replace(chosen["plan"], workers=self.suite.num_workers)
+        if "teacher" in cell.options:
+            chosen["teacher"] = self._model(cell.needs[1], dataset.language)
+        key = self.plan.key(cell)
+        assert key is not None
+        folder = self.store.folder / "towers" / key
+        train = TRAINERS[cell.options["operator"]]
+        figures = train(student, dataset=dataset, output=folder, store=self.store, device=self.device, **chosen)
+
+        def save(home: Path) -> None:
+            shutil.rmtree(folder / CHECKPOINTS)
+            shutil.move(folder, home / OPERATOR)
+
+        return Finished(settings={**cell.options, "figures": figures}, save=save)
 
     def _evaluate(self, cell: Cell) -> Finished:
         embedded, options = self._aligned(cell), dict(cell.options)
@@ -174,29 +221,45 @@ class Workshop:
         if cell.task == "side_effects" and cell.alignment is not None:
             options["unaligned"] = self._read(cell.needs[0])
         found = evaluate(embedded, name, device=torch.device(self.device), **options)
-        numbers, outcomes = [], {}
-        for metric, value in found.values.items():
-            queries = found.outcomes.get(metric)
-            if queries is None:
-                numbers.append(Number(metric, value, n=len(embedded)))
-                continue
-            low, high = mean_interval(queries.values, queries.image, self.suite.seed)
-            numbers.append(Number(metric, value, low, high, len(queries.values)))
-            outcomes[metric] = (queries.values.astype(np.float32), queries.image.astype(np.int32))
-        chances = {metric: chance for metric in found.values if (chance := _chance(metric, embedded)) is not None}
+        # side effects have a prefix in the table of metrics
+        names = {key.partition("_")[2]: key for key in EVALUATED[cell.task]} if cell.task == "side_effects" else {}
+        values = {names.get(metric, metric): value for metric, value in found.values.items()}
+        means = {names.get(metric, metric): (each.values, each.image) for metric, each in found.outcomes.items()}
+        numbers, outcomes = self._numbers(values, means, len(embedded))
+        chances = {metric: chance for metric in values if (chance := _chance(metric, embedded)) is not None}
         return Finished(tuple(numbers), dict(cell.options), outcomes=outcomes, facts={"chance": chances})
+
+    def _numbers(
+        self, values: Mapping[str, float], means: Mapping[str, tuple[Any, Any]], n: int
+    ) -> tuple[list[Number], dict[str, Queries]]:
+        """Numbers, those that are means over queries with their intervals; and the outcomes of the latter."""
+        numbers = []
+        for metric, value in values.items():
+            if metric in means:
+                low, high = mean_interval(*means[metric], self.suite.seed)
+                numbers.append(Number(metric, value, low, high, len(means[metric][0])))
+            else:
+                numbers.append(Number(metric, value, n=n))
+        kept = {name: (each.astype(np.float32), image.astype(np.int32)) for name, (each, image) in means.items()}
+        return numbers, kept
 
     def _aligned(self, cell: Cell, train: bool = False) -> Embeddings:
         """The embeddings of a cell under its alignment; those a probe is trained on may be what it was fitted on."""
         embedded = self._read(cell.needs[-1] if train else cell.needs[0])
         if cell.alignment is None:
             return embedded
-        key = self.plan.key(cell.needs[1])
-        assert key is not None
-        operator = load_alignment(self.plan.finished.path(key) / OPERATOR)
+        if cell.needs[1].step == "embed":  # by the aligned tower
+            return embedded if train else self._read(cell.needs[1])
+        operator = load_alignment(self._fitted(cell.needs[1]))
         if train:
             operator = replace(operator, info={**operator.info, "transductive": True})
         return operator.apply(embedded)
+
+    def _fitted(self, cell: Cell) -> Path:
+        """The folder of what an "align" cell made."""
+        key = self.plan.key(cell)
+        assert key is not None
+        return self.plan.finished.path(key) / OPERATOR
 
     def _units(self, cell: Cell, modality: str) -> Any:
         pairs = self._read(cell).pairs()
@@ -235,14 +298,17 @@ class Workshop:
         )
 
     def _model(self, cell: Cell, language: str) -> LoadedModel:
-        key = (cell.model, language)
+        key = (cell.model, cell.alignment, language)
         if key not in self._models:
             self._models.clear()
-            named = self.plan.models[cell.model]
-            spec = ModelSpec(named.name, named.pretrained, named.model_type)
+            spec = ModelSpec(f"{LOCAL}{self._fitted(cell.needs[0])}") if cell.alignment else self._spec(cell.model)
             check_model(spec, allow_code=True)  # whether it is allowed was asked when the suite was read
             self._models[key] = load_model(spec, self.device, language=language)
         return self._models[key]
+
+    def _spec(self, model: str) -> ModelSpec:
+        named = self.plan.models[model]
+        return ModelSpec(named.name, named.pretrained, named.model_type)
 
     def _dataset(self, cell: Cell) -> Dataset:
         named = self.plan.on(cell)
@@ -281,24 +347,11 @@ class Workshop:
         return tuple(found), pictures
 
 
-def _robust_numbers(frame: pd.DataFrame, n: int) -> Iterator[Number]:
-    for row in frame.to_dict("records"):
-        at = f"var={row['total_var']:g},alpha={row['alpha']:g}"
-        for metric in ("agreement", "noisy_accuracy"):
-            yield Number(f"{metric}@{at}", row[metric], n=n)
-
-
 def _chance(metric: str, embedded: Embeddings) -> float | None:
     """What blind guessing reaches; None where that is no one number."""
-    name, _, k = metric.partition("@")
-    classes = 0 if embedded.class_text is None else len(embedded.class_text)
-    if name in ("acc1", "probe_accuracy", "mean_per_class_recall", "probe_mean_per_class_recall") and classes:
-        return 1 / classes
-    if name == "acc5" and classes:
-        return min(1.0, 5 / classes)
-    if name == "image_retrieval_recall":
-        return min(1.0, int(k) / len(embedded))
-    if name == "text_retrieval_recall" and embedded.text_image is not None:
-        own, m = np.bincount(embedded.text_image, minlength=len(embedded)), len(embedded.text_image)
-        return float(1 - stats.hypergeom.pmf(0, m, own, min(int(k), m)).mean())
-    return 0.0 if name == "ari" else None
+    classes = None if embedded.class_text is None else len(embedded.class_text)
+    owner = embedded.text_image
+    if metric.startswith("text_retrieval_recall") and owner is not None:
+        right = np.bincount(owner, minlength=len(embedded))
+        return chance_level(metric, gallery=len(owner), right=right)
+    return chance_level(metric, classes=classes, gallery=len(embedded))

@@ -24,7 +24,7 @@ alignments:
   centred: {operator: center_renorm, fit_on: "pairs:train"}
 benchmark: {tasks: [zeroshot_retrieval], alignments: [none, centred]}
 gates:
-  - {metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.01}
+  - {metric: text_retrieval_recall@5, dataset: pairs, model: two, against: one, max_drop: 0.01}
 """
 
 
@@ -51,18 +51,35 @@ BAD = {
         "'all', or a list of names from datasets",
     ),
     "out of range": ("directions: 0", "directions: 3", 8, "greater than or equal to 1"),
-    "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "finite"),
-    "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "greater than or equal to 0"),
+    "not finite": ("max_drop: .nan", "max_drop: 0.01", 15, "must be a number of 0 or more, found nan"),
+    "negative tolerance": ("max_drop: -1", "max_drop: 0.01", 15, "a number of 0 or more"),
     "unknown choice": ("directions: 3, kernel: rfb", "directions: 3", 8, "did you mean 'rbf'"),
     "unknown task": ("[zeroshot_retrival]", "[zeroshot_retrieval]", 13, "did you mean 'zeroshot_retrieval'"),
     "unknown measure": ("[cka_liner]", "[cka_linear]", 9, "did you mean 'cka_linear'"),
     "unknown operator": ("operator: center_renrom", "operator: center_renorm", 12, "did you mean 'center_renorm'"),
     "unknown parameter": ("center_renorm, lam: 1", "center_renorm", 12, "unknown parameter of center_renorm 'lam'"),
+    "towers of no trainer": ("center_renorm, mode: tower", "center_renorm", 12, "trains no towers: leave mode out"),
+    "unknown setting of a tower": (
+        "kuea, mode: tower, teacher: two, rank: 2",
+        "center_renorm",
+        12,
+        "unknown parameter of kuea 'rank'",
+    ),
+    "tower without teacher": ("kuea, mode: tower", "center_renorm", 12, "kuea needs a teacher"),
     "unknown dataset": ("on: [pears]", "on: [pairs]", 8, "unknown dataset 'pears': did you mean 'pairs'"),
     "unknown model of a pair": ("pairs: [[one, tow]]", "pairs: all", 8, "did you mean 'two'"),
     "pair of one": ("pairs: [[one]]", "pairs: all", 8, "a list of [reference, model]"),
     "pair with itself": ("pairs: [[one, one]]", "pairs: all", 8, "compares 'one' with itself"),
     "unknown model of a gate": ("model: tow", "model: two", 15, "did you mean 'two'"),
+    "unknown metric of a gate": ("recal@5", "recall@5", 15, "did you mean 'text_retrieval_recall@5'"),
+    "recall that is not measured": (
+        "recall@7",
+        "recall@5",
+        15,
+        "measures 'text_retrieval_recall@7'",
+    ),
+    "metric that is not measured": ("gaprob_rank", "text_retrieval_recall@5", 15, "nothing in this suite measures"),
+    "measure of another modality": ("sim_text_cka_linear", "text_retrieval_recall@5", 15, "'sim_image_cka_linear'"),
     "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
     "unknown calibration": ('"pears:train"', '"pairs:train"', 12, "did you mean 'pairs'"),
     "fitted on nothing": ("center_renorm}", 'center_renorm, fit_on: "pairs:train"}', 12, "fit_on: DATASET:train"),

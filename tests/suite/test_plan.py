@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from koda_audit._stats.clusters import mean_interval
 from koda_audit.errors import InputError
 from koda_audit.suite.cells import Cells
-from koda_audit.suite.interval import mean_interval
 from koda_audit.suite.load import load_suite
 from koda_audit.suite.plan import Plan
 

@@ -20,13 +20,25 @@ import pytest
 from clip_benchmark.cli import main_build
 from conftest import write_tiny_clip, write_webdataset
 from PIL import Image, ImageOps
+from safetensors.numpy import load_file, save_file
 
-from koda_audit import cli, run_suite
+from koda_audit import check, cli, run_suite
+from koda_audit.data.load import load_dataset
+from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
 from koda_audit.evaluation.classification import zeroshot_classification
+from koda_audit.evaluation.tasks import evaluate
+from koda_audit.gates.check import accept
+from koda_audit.host_tasks.gap_robustness import task as robustness
+from koda_audit.host_tasks.protocol import Inputs
+from koda_audit.metrics import described
+from koda_audit.models import ModelSpec, load_model
+from koda_audit.outcomes import Cell as Place
+from koda_audit.outcomes import load_outcomes
 from koda_audit.results import COLUMNS
 from koda_audit.suite.cells import Cells
 from koda_audit.suite.load import load_suite
+from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.plan import Plan
 from koda_audit.suite.run import Audit
 
@@ -49,6 +61,9 @@ alignments:
 benchmark:
   tasks: [zeroshot_classification, zeroshot_retrieval, linear_probe, clustering, side_effects]
   probe_C: 1.0
+gates:
+  - {metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.9}
+  - {metric: koda_findings, dataset: pairs, model: two, against: one, max: 100}
 """
 SMALL = """\
 suite: small
@@ -58,6 +73,8 @@ num_workers: 0
 similarity: {measures: [cka_linear]}
 benchmark: {tasks: [zeroshot_retrieval]}
 """
+TOWER = "operator: kuea, mode: tower, teacher: two, epochs: 4, batch: 8, lr: 1.0e-3, weight: 500, rho_teacher: 100"
+BENCHMARKS = ("zeroshot_classification", "zeroshot_retrieval", "linear_probe", "clustering", "side_effects")
 
 
 def audit(folder: Path, *words: str, suite: str = "suite.yaml") -> subprocess.CompletedProcess[str]:
@@ -112,6 +129,12 @@ def done(home) -> Path:
     return home / "first"
 
 
+def embedding(home: Path, model: str, dataset: str) -> str:
+    """The name of its folder in the store."""
+    plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
+    return str(plan.finished.read(plan.key(plan.embed(model, dataset)))["facts"]["embedding"])
+
+
 def tables(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -128,6 +151,49 @@ def test_one_tidy_table_without_errors(done):
         assert table[column].str.fullmatch("[0-9a-f]{12}").all()
 
 
+def test_every_metric_is_in_the_table_of_metrics_and_known_before_the_run(home, done):
+    metrics = set(pd.read_csv(done / "results.csv")["metric"])
+    assert {"acc1", "koda_findings", "gap_rmg", "gaprob_agreement", "sim_image_mutual_knn", "ari"} <= metrics
+    assert {"gap_prediction_gini", "aligned_changed_decisions"} <= metrics
+    assert [metric for metric in metrics if described(metric) is None] == []
+    assert metrics <= metrics_of(load_suite(home / "suite.yaml").suite)
+
+
+def test_settings_of_a_metric_follow_it(home, done):
+    text = SUITE.replace("{trials: 2}", "{trials: 2, total_var: [0.01, 0.1]}").replace("k: 3", "k: 3, permutations: 9")
+    (home / "more.yaml").write_text(text)
+    ran, _ = here(home, "more", "more.yaml")
+    metrics = set(ran.frame["metric"])
+    assert {"gaprob_agreement@0.01", "gaprob_agreement@0.1", "sim_image_mutual_knn_p_value"} <= metrics
+    assert [metric for metric in metrics if described(metric) is None] == []
+    assert metrics <= metrics_of(load_suite(home / "more.yaml").suite)
+
+
+def test_robustness_is_that_of_the_stock_runners_task(home, done):
+    """A number by name and by value: that of the host's task with the same settings."""
+    found = Store(home / "store").complete(home / "store" / embedding(home, "one", "kinds"))
+    chosen = {"total_var": 0.02, "trials": 2, "alphas": [0.0, 0.5, 1.0], "metric": "euclidean"}
+    rest = {"noise": "gaussian", "bins": 64, "rank": None, "queries": 5000}
+    options = Namespace(**{f"koda_gaprob_{name}": value for name, value in {**chosen, **rest}.items()}, seed=0)
+    expected = robustness.run(Inputs(found, None, options, "cpu")).metrics
+    table = pd.read_csv(done / "results.csv")
+    rows = table[(table["model"] == "one") & table["alignment"].isna() & table["metric"].str.startswith("gaprob_")]
+    assert dict(zip(rows["metric"], rows["value"], strict=True)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_outcomes_lie_beside_the_table_and_are_what_it_is_made_of(done):
+    table, kept = pd.read_csv(done / "results.csv"), load_outcomes(done / "outcomes")
+    table["alignment"] = table["alignment"].astype(object).where(table["alignment"].notna(), None)
+    held = table[table["ci_low"].notna() & table["task"].isin(BENCHMARKS)]
+    for row in held.itertuples():
+        values, samples = kept.of(Place(row.model, row.dataset, row.task, row.metric, row.alignment))
+        assert values.mean() == pytest.approx(row.value, abs=1e-6)
+        assert len(values) == row.n
+        assert set(samples) <= {f"s{number:04d}" for number in range(24)}
+    assert {"acc1", "image_retrieval_recall@1", "probe_accuracy", "pair_together"} <= set(held["metric"])
+    assert {cell.metric for cell in kept.cells()} >= {"gaprob_agreement", "gaprob_noisy_accuracy_closed"}
+
+
 def test_signatures_tell_tasks_and_models_apart(done):
     table = pd.read_csv(done / "results.csv")
     acc = table[(table["metric"] == "acc1") & table["alignment"].isna()].set_index("model")
@@ -137,10 +203,7 @@ def test_signatures_tell_tasks_and_models_apart(done):
 
 
 def test_numbers_are_those_of_the_functions(home, done):
-    plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
-    cell = next(c for c in plan.cells if c.task == "zeroshot_classification" and c.model == "two" and not c.alignment)
-    record = plan.finished.read(plan.key(cell.needs[0]))
-    found = Store(home / "store").complete(home / "store" / record["facts"]["embedding"])
+    found = Store(home / "store").complete(home / "store" / embedding(home, "two", "kinds"))
     expected = zeroshot_classification(found.image, found.class_text, found.labels).values["acc1"]
     table = pd.read_csv(done / "results.csv")
     row = table[(table["model"] == "two") & (table["metric"] == "acc1") & table["alignment"].isna()].iloc[0]
@@ -187,6 +250,15 @@ def test_clip_benchmark_builds_one_table_and_keeps_alignments_apart(done, tmp_pa
 
 def test_report_and_what_lies_beside_it(done):
     report = (done / "report.md").read_text()
+    assert next(line for line in report.splitlines() if line.startswith("## ")) == "## Verdicts"
+    verdicts = report.split("## Verdicts")[1].split("##")[0]
+    assert "2 PASS." in verdicts
+    assert "max_drop 0.9" in verdicts
+    page = (done / "report.html").read_text()
+    assert page.index("Verdicts") < page.index("Benchmark linear_probe")
+    classification = report.split("## Benchmark zeroshot_classification")[1].split("##")[0]
+    assert "chance" in classification
+    assert "0.3333" in classification  # of three classes
     for title in ("Summary", "Benchmark linear_probe on kinds", "Similarity", "Modality gap", "How this was measured"):
         assert f"## {title}" in report
     assert str(Path.cwd()) not in report
@@ -269,12 +341,57 @@ def test_output_that_is_not_ours_is_refused_before_any_work(home, done):
     assert ran.stdout == ""
 
 
-def test_gates_that_nobody_judged_are_no_pass(home, done):
-    gate = "gates: [{metric: acc1, dataset: kinds, model: two, against: one, max_drop: 1.0}]\n"
-    (home / "gated.yaml").write_text(SUITE + gate)
-    ran, _ = here(home, "gated", "gated.yaml")
+def gated(home: Path, *gates: str) -> str:
+    (home / "gated.yaml").write_text(SUITE.split("gates:")[0] + "gates:\n" + "".join(f"  - {{{g}}}\n" for g in gates))
+    return "gated.yaml"
+
+
+PASSES = "metric: acc1, dataset: kinds, model: two, against: one, max_drop: 0.9"
+FAILS = "metric: probe_accuracy, dataset: kinds, model: two, alignment: centred, min: 1.1"
+NEEDS_BASELINE = "metric: image_retrieval_recall@5, dataset: pairs, model: two, max_drop: 0.5"
+
+
+@pytest.mark.parametrize(
+    ("gates", "words", "code"),
+    [
+        ([PASSES], ["PASS"], 0),
+        ([PASSES, FAILS], ["PASS", "FAIL"], 1),
+        ([FAILS, NEEDS_BASELINE], ["FAIL", "ERROR"], 2),
+    ],
+)
+def test_gates_are_judged_shown_and_decide_the_exit_code(home, done, gates, words, code):
+    ran = audit(home, "--output", "judged", "--quiet", suite=gated(home, *gates))
+    assert ran.returncode == code
+    assert [line.split()[0] for line in ran.stdout.splitlines()[2 : 2 + len(words)]] == words
+    rows = json.loads((home / "judged" / "verdicts.json").read_text())
+    assert [row["verdict"] for row in rows] == words
+    assert ("no baseline is given" in ran.stdout) == ("ERROR" in words)
+    checked = check(home / "judged")  # the same from the folder alone
+    assert checked.exit_code == code
+    strict = json.loads(json.dumps([verdict.record() for verdict in checked.verdicts]))
+    assert [{**row, "sentence": ""} for row in strict] == [{**row, "sentence": ""} for row in rows]
+
+
+def test_a_gate_without_against_is_held_against_the_baseline(home, done):
+    accept(done, home / "baseline")
+    suite = gated(home, NEEDS_BASELINE)
+    ran = audit(home, "--output", "based", "--baseline", "baseline", suite=suite)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "fell by 0, from" in ran.stdout
+    (home / "baseline" / "results.json").write_text("[]")
+    ran = audit(home, "--output", "edited", "--baseline", "baseline", suite=suite)
+    assert ran.returncode == 2
+    assert "was changed after it was accepted" in ran.stderr
+    assert not (home / "edited").exists()
+
+
+def test_a_gate_on_what_failed_says_so(home, done):
+    gate = "gates: [{metric: image_retrieval_recall@5, dataset: pairs, model: two, min: 0.1}]\n"
+    (home / "lost.yaml").write_text(SMALL.replace("local-dir:two", "local-dir:nowhere") + gate)
+    ran, _ = here(home, "lost", "lost.yaml")
     assert ran.exit_code == 2
-    assert "1 gates are not judged" in ran.failures["gates"]
+    assert "failed there: " in ran.verdicts[0].sentence
+    assert "nowhere" in ran.verdicts[0].sentence
 
 
 def test_trained_alignments_take_another_model_as_teacher(home, done):
@@ -288,14 +405,67 @@ def test_trained_alignments_take_another_model_as_teacher(home, done):
     assert aligned["value"].between(0, 1).all()
 
 
-def test_the_demos_suite_runs_and_sees_what_broke(tmp_path):
-    """A part of it: two of its models, without gates, which are judged elsewhere."""
-    assert cli.main(["init", "--demo", str(tmp_path)]) == 0
-    text = (tmp_path / "suite.yaml").read_text()
-    kept = [line for line in text.splitlines() if not line.startswith(("gates", "  - {metric", "  plain"))]
-    (tmp_path / "part.yaml").write_text("\n".join(kept).replace("directions: 4", "directions: 2, halves: 5"))
-    ran = run_suite(tmp_path / "part.yaml", tmp_path / "out", store=tmp_path / "store")
+def test_an_aligned_tower_is_evaluated_as_a_model_of_its_own(home, done):
+    start, end = SUITE.index("discrepancy"), SUITE.index("gap")
+    text = SUITE[:start] + SUITE[end : SUITE.index("gates")].replace(
+        "centred: {operator: center_renorm", f"near: {{{TOWER}"
+    )
+    text = text.replace("centred", "near").replace("  closer: {operator: orthogonal_translate}\n", "")
+    (home / "tower.yaml").write_text(text)
+    ran, said = here(home, "tower", "tower.yaml")
     assert ran.exit_code == 0, ran.failures
+    steps = [line.split("] ")[1] for line in said if ", near" in line]
+    assert steps.index("align: one on pairs:train, near") < steps.index("embed: one on kinds:test, near")
+    assert "embed: one on kinds:train, near" in steps  # of the probe
+    kinds = ran.frame[(ran.frame["model"] == "one") & (ran.frame["dataset"] == "kinds")]
+    near = kinds[kinds["alignment"] == "near"].set_index("metric")["value"]
+    plain = kinds[kinds["alignment"].isna()].set_index("metric")["value"]
+    assert "near" not in ran.frame.loc[ran.frame["model"] == "two", "alignment"].unique()  # it is the teacher
+    folder = next((home / "store" / "cells").glob("*/alignment/open_clip_config.json")).parent
+    assert not (folder / "checkpoints").exists()
+    assert not list((home / "store" / "towers").iterdir())
+    model, data = load_model(ModelSpec(f"local-dir:{folder}")), load_dataset("wds/kinds", str(home / "kinds"))
+    aligned = evaluate(embed(model, data, Store(home / "other"), workers=0), "zeroshot_classification").values
+    assert near["acc1"] == pytest.approx(aligned["acc1"], abs=1e-9)
+    assert near["gap_centroid_gap"] != plain["gap_centroid_gap"]
+    assert {"probe_accuracy", "aligned_changed_decisions"} <= {*near.index}
+    weights = json.loads((home / "tower" / "environment.json").read_text())["models"]["one"]["weights"]
+    assert weights == load_model(ModelSpec(f"local-dir:{home / 'one'}")).identity["weights"]
+    again, said = here(home, "tower again", "tower.yaml")
+    assert not [line for line in said if line.startswith("[")]
+    assert again.frame.equals(ran.frame)
+
+
+def _rounded(source: Path, target: Path) -> None:
+    target.mkdir()
+    (target / "open_clip_config.json").write_bytes((source / "open_clip_config.json").read_bytes())
+    weights = load_file(source / "open_clip_model.safetensors")
+    rounded = {name: each.astype(np.float16).astype(each.dtype) for name, each in weights.items()}
+    save_file(rounded, target / "open_clip_model.safetensors")
+
+
+def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp_path, capsys):
+    """With a control in place of one of its models: colour with its weights rounded to half precision."""
+    assert cli.main(["init", "--demo", str(tmp_path)]) == 0
+    _rounded(tmp_path / "models" / "colour", tmp_path / "models" / "control")
+    text = (tmp_path / "suite.yaml").read_text().replace("[[colour, broken]]", "[[colour, broken], [colour, control]]")
+    text = text.replace("plain", "control").replace("directions: 4", "directions: 2, halves: 5")
+    gates = text[text.index("  - {metric") : text.index("num_workers")]
+    (tmp_path / "part.yaml").write_text(text.replace(gates, gates + gates.replace("broken", "control")))
+    ran = run_suite(tmp_path / "part.yaml", tmp_path / "out", store=tmp_path / "store")
+    assert (ran.exit_code, ran.failures) == (1, {})
+    words = {(each.gate.model, each.gate.metric): each.verdict for each in ran.verdicts}
+    assert {word for (model, _), word in words.items() if model == "control"} == {"PASS"}
+    assert words["broken", "acc1"] == words["broken", "image_retrieval_recall@1"] == "FAIL"
+    assert len(words) == 6
+    capsys.readouterr()
+    assert cli.main(["check", str(tmp_path / "out")]) == 1
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL acc1 of broken on"))
+    failed = ran.verdicts[0]
+    assert f"fell by {failed.estimate:.4g}, " in said
+    assert f"fall of at least {failed.bound:.4g} with " in said
+    assert "max_drop is 0.02" in said
+    assert 0.02 < failed.bound < failed.estimate < 0.3
     plain = ran.frame[ran.frame["alignment"].isna()].set_index(["model", "metric"])["value"]
     assert plain["colour", "acc1"] > 0.95
     assert plain["broken", "acc1"] < 0.85

@@ -36,6 +36,14 @@ def test_table_of_operators_is_that_of_the_operators():
     assert {name: found.get(name) for name in names.OPERATORS} == dict(names.OPERATORS)
 
 
+def test_table_of_towers_is_that_of_their_training():
+    from koda_audit.alignment.tower_choice import TRAINERS, settings_of
+
+    # share is of members, which no suite names
+    found = {name: {*settings_of(name)} - {"share"} for name in TRAINERS}
+    assert {name: {*settings} - {"teacher"} for name, settings in names.TOWERS.items()} == found
+
+
 def test_defaults_are_those_of_the_functions():
     from koda_audit._similarity.measure import DEFAULT
     from koda_audit.discrepancy.choices import N_FEATURES

@@ -1,0 +1,144 @@
+"""Gates of a finished audit against a baseline, and the accepting of a baseline. No torch, no models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koda_audit._files import atomic_write, check_writable, file_sha256, reason, replace_folder, write_json, write_text
+from koda_audit.errors import InputError, StoreError
+from koda_audit.gates.gate import Gate, gate_of, read_gates
+from koda_audit.gates.judge import Verdict, exit_code, judge
+from koda_audit.gates.outputs import junit, markdown, terminal
+from koda_audit.gates.run import ACCEPTED, OUTCOMES, RESULTS, Run
+from koda_audit.outcomes import INDEX, load_outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERDICTS = "verdicts.json"  # of the gates that an audit was run with
+KEPT = (RESULTS, "environment.json")
+
+
+@dataclass(frozen=True)
+class Check:
+    """``exit_code``: 2 with any ERROR, else 1 with any FAIL, else 0."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return exit_code(self.verdicts)
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == 0
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row a gate: its fields and those of its verdict."""
+        import pandas as pd
+
+        return pd.DataFrame([verdict.record() for verdict in self.verdicts])
+
+
+def check(
+    run: str | Path, baseline: str | Path | None = None, gates: str | Path | Sequence[Gate] | None = None
+) -> Check:
+    """Judge the gates of an audit.
+
+    Args:
+        run: the folder of the audit.
+        baseline: the folder of an earlier audit, or of an accepted baseline.
+        gates: a YAML or JSON file, or gates; default: those that the audit was run with.
+
+    Raises:
+        InputError: a folder or file that holds no audit or no gates.
+        StoreError: the baseline was changed after it was accepted.
+    """
+    folder = Path(run)
+    ours = Run.read(folder)
+    theirs = None if baseline is None else Run.read(Path(baseline))
+    if gates is None:
+        gates = _gates_of(folder)
+    elif isinstance(gates, (str, Path)):
+        gates = read_gates(Path(gates))
+    return Check(tuple(judge(gates, ours, theirs)))
+
+
+def accept(run: str | Path, output: str | Path) -> int:
+    """Make an audit the baseline: its table, its outcomes and its environment, whole or not at all.
+
+    Returns:
+        How many numbers it has.
+
+    Raises:
+        InputError: no audit, one without numbers, or an output that is no baseline.
+        StoreError: the outcomes are damaged, or the output cannot be written.
+    """
+    folder, target = Path(run), Path(output)
+    count = sum(row["status"] == "ok" for row in Run.read(folder).rows)
+    if not count:
+        raise InputError(f"{folder} has no numbers to accept")
+    load_outcomes(folder / OUTCOMES)
+    if target.is_symlink() or (target.exists() and not (target / ACCEPTED).is_file()):
+        raise InputError(f"{target} exists and is no baseline: choose another folder")
+    check_writable(target.parent, "the folder of --output")
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        for name in KEPT:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, work / name)
+        if (folder / OUTCOMES).is_dir():
+            files = json.loads((folder / OUTCOMES / INDEX).read_text("utf-8"))["datasets"].values()
+            (work / OUTCOMES).mkdir()
+            for name in (INDEX, *(known["file"] for known in files)):
+                shutil.copyfile(folder / OUTCOMES / name, work / OUTCOMES / name)
+        written = {path.relative_to(work).as_posix(): file_sha256(path) for path in work.rglob("*") if path.is_file()}
+        write_json(work / ACCEPTED, {"numbers": count, "sha256": written})
+        replace_folder(work, target)
+    except OSError as error:
+        raise StoreError(f"cannot write the baseline {target}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return int(count)
+
+
+def check_command(args: Namespace) -> int:
+    """Print the verdicts, write them where asked, and give the exit code."""
+    found = check(args.run_folder, args.baseline, args.gates)
+    print(terminal(found.verdicts))
+    if args.json is not None:
+        write_json(args.json, [verdict.record() for verdict in found.verdicts])
+    if args.markdown is not None:
+        write_text(args.markdown, markdown(found.verdicts))
+    if args.junit is not None:
+        with atomic_write(args.junit) as stream:
+            stream.write(junit(found.verdicts))
+    return found.exit_code
+
+
+def baseline_command(args: Namespace) -> int:
+    """Accept a baseline and say where it lies."""
+    count = accept(args.accept, args.output)
+    print(f"{args.output} is the baseline now: {count} numbers of {args.accept}. Commit it, and check against it")
+    return 0
+
+
+def _gates_of(folder: Path) -> list[Gate]:
+    """The gates that an audit was run with."""
+    path = folder / VERDICTS
+    if not path.is_file():
+        raise InputError(f"{folder} was run without gates: name a file of them with --gates")
+    names = [field.name for field in fields(Gate)]
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+        return [gate_of({name: row[name] for name in names if row.get(name) is not None}) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,52 @@
+"""Which metrics a suite measures, known without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from koda_audit._gap.table import METRICS as GAP
+from koda_audit.metrics import EVALUATED, METRICS, P_VALUE
+from koda_audit.suite.schema import Suite
+
+
+def metrics_of(suite: Suite) -> set[str]:
+    """The keys that its table of results may have: some need data of one kind, as acc5 needs five classes."""
+    return {key for part in (_compared(suite), _similarity(suite), _gap(suite), _evaluated(suite)) for key in part}
+
+
+def _compared(suite: Suite) -> Iterator[str]:
+    if suite.discrepancy is not None:
+        yield from (key for key in METRICS if key.startswith("koda_"))
+
+
+def _similarity(suite: Suite) -> Iterator[str]:
+    part = suite.similarity
+    if part is not None:
+        for measure in part.measures:
+            yield from (f"sim_{part.modality}_{measure}{end}" for end in ("", P_VALUE)[: 2 if part.permutations else 1])
+
+
+def _gap(suite: Suite) -> Iterator[str]:
+    if suite.gap is None:
+        return
+    yield from (f"gap_{key}" for key in GAP)
+    if suite.gap.robustness is not None:
+        ends = variances(suite.gap.robustness.total_var)
+        yield from (key + end for key in METRICS if key.startswith("gaprob_") for end in ends)
+
+
+def variances(total_var: list[float]) -> list[str]:
+    """What tells the numbers of several variances of noise apart: the end of their metrics' names.
+
+    >>> variances([0.02]), variances([0.005, 0.04])
+    ([''], ['@0.005', '@0.04'])
+    """
+    return [f"@{variance:g}" for variance in total_var] if len(total_var) > 1 else [""]
+
+
+def _evaluated(suite: Suite) -> Iterator[str]:
+    if suite.benchmark is None:
+        return
+    for task in suite.benchmark.tasks:
+        ends = [f"@{k}" for k in suite.benchmark.recall_at] if task == "zeroshot_retrieval" else [""]
+        yield from (key + end for key in EVALUATED[task] for end in ends)
