@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from koda_audit._host_arrays import host_array
 from koda_audit.errors import InputError
 
 
@@ -21,24 +22,29 @@ def matrix(values: Any, name: str) -> Tensor:
         name: what the caller calls it, for the message.
 
     Raises:
-        InputError: not a matrix, empty, not real numbers, not finite.
+        InputError: not a matrix, empty, not real numbers, not finite, masked.
 
     >>> matrix([[1, 2], [3, 4]], "A").dtype
     torch.float64
     """
     if isinstance(values, Tensor):
-        if values.is_meta or values.layout != torch.strided:
-            raise InputError(f"{name} is a {'meta' if values.is_meta else 'sparse'} tensor: expected a dense one")
+        kinds = {
+            "meta": values.is_meta,
+            "nested": values.is_nested,
+            "sparse": values.layout != torch.strided,
+            "quantised": values.is_quantized,
+        }
+        strange = [kind for kind, is_one in kinds.items() if is_one]
+        if strange:
+            raise InputError(f"{name} is a {strange[0]} tensor: expected a dense one")
         tensor = values.detach()
         numeric = not tensor.is_complex() and tensor.dtype != torch.bool
         kind = str(tensor.dtype)
     else:
-        try:
-            array = np.asarray(values)
-        except (ValueError, RuntimeError) as error:  # rows of unlike length; a list of tensors that require gradients
-            raise InputError(f"{name} is not a matrix: {error}") from error
+        array = host_array(values, name, "is not a matrix")
         numeric, kind = array.dtype.kind in "fiu", str(array.dtype)
-        tensor = torch.from_numpy(np.array(array, dtype=np.float64)) if numeric else torch.empty(array.shape)
+        with np.errstate(over="ignore"):  # what a wider float has beyond float64 is found below
+            tensor = torch.from_numpy(np.array(array, dtype=np.float64)) if numeric else torch.empty(array.shape)
     if not numeric:
         raise InputError(f"{name} has dtype {kind}: expected real numbers")
     if tensor.ndim != 2 or 0 in tensor.shape:
@@ -48,6 +54,28 @@ def matrix(values: Any, name: str) -> Tensor:
         row, column = (int(i) for i in (~torch.isfinite(tensor)).nonzero()[0])
         raise InputError(f"{name} is not finite: entry ({row}, {column}) is {tensor[row, column].item()}")
     return tensor
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """``device``, or CUDA where there is one.
+
+    Raises:
+        InputError: no such device, or one without float64.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"device is {device!r}: expected 'cpu', 'cuda' or 'cuda:N'") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device is '{chosen}': expected 'cpu' or 'cuda', which compute in float64")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is '{chosen}', but torch finds {torch.cuda.device_count()} CUDA devices: use 'cpu'")
+    return chosen
 
 
 class Vectors(Protocol):

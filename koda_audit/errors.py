@@ -66,9 +66,9 @@ def one_line_warnings() -> Iterator[None]:
         yield
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
-    """The sentence for an unknown name: near matches first, else all choices (at most 12)."""
-    known = sorted(choices)
+def unknown(kind: str, name: Any, choices: Iterable[str]) -> str:
+    """The sentence for an unknown name, which need be no text: near matches first, else all choices (at most 12)."""
+    name, known = str(name), sorted(choices)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"unknown {kind} '{name}': did you mean {' or '.join(repr(match) for match in near)}?"

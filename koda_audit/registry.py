@@ -67,6 +67,8 @@ class Registry(Generic[T]):
             InputError: unknown name; near matches are listed.
             PluginError: claimed twice, cannot be imported, or lacks an attribute.
         """
+        if not isinstance(name, str):
+            raise InputError(unknown(self.kind, name, self.names()))
         if name not in self._loaded:
             try:
                 self._loaded[name] = self._load(name)

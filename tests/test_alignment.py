@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from koda_audit._files import digest, file_sha256
 from koda_audit.alignment import methods
 from koda_audit.alignment.fit import calibration_split, fit_alignment
 from koda_audit.alignment.operator import load_alignment
-from koda_audit.errors import DataError, InputError, PluginError, StoreError
+from koda_audit.errors import InputError, PluginError, StoreError
 from koda_audit.registry import alignments
 
 N, D = 30, 8
@@ -265,6 +266,21 @@ def test_a_sample_is_known_by_its_name_or_its_vector(fit, other, refused):
         operator.apply(other)
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e60])
+def test_samples_that_float32_cannot_hold_are_told_apart(scale):
+    fit, other = Embeddings(*(scale * vectors())), Embeddings(*(scale * vectors(1)))
+    fit_alignment("center", fit).apply(other)
+    with pytest.raises(InputError, match="30 of 30 samples"):
+        fit_alignment("center", fit).apply(fit)
+
+
+def test_spectral_coordinates_end_where_the_rank_does():
+    figures = [fit_alignment("spectral", samples(), k=k).info["figures"] for k in (8, 9, 28)]
+    assert [found["coordinates"] for found in figures] == [8, 8, 8]
+    assert figures[2]["singular_values"] == pytest.approx(figures[0]["singular_values"])
+    assert fit_alignment("spectral", samples(), k=28).apply(samples()).image.shape == (N, 8)
+
+
 def test_a_calibration_split_is_the_same_for_every_model():
     one, other = calibration_split(samples(0), 0.4, seed=1), calibration_split(samples(1), 0.4, seed=1)
     assert [side.ids for side in one] == [side.ids for side in other]
@@ -283,11 +299,23 @@ def test_equal_images_stay_on_one_side_of_a_calibration_split(seed):
 
 
 @pytest.mark.parametrize(
-    ("share", "message"), [(0.0, "more than 0"), (1.0, "less than 1"), (0.01, "fewer than 2 on one")]
+    ("share", "message"),
+    [(0.0, "more than 0"), (1.0, "less than 1"), (0.01, "fewer than 2 on one"), ("a", "share is 'a'")],
 )
 def test_a_share_must_leave_samples_on_both_sides(share, message):
     with pytest.raises(InputError, match=message):
         calibration_split(samples(), share)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 1.5, math.nan, "a"])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InputError, match=f"seed is {seed!r}: expected a whole number from 0"):
+        calibration_split(samples(), 0.5, seed)
+
+
+def test_an_array_is_no_embeddings():
+    with pytest.raises(InputError, match=r"embeddings is of type ndarray: expected koda_audit.Embeddings"):
+        fit_alignment("center", vectors())
 
 
 def test_a_gallery_bound_alignment_wants_its_own_rows():
@@ -328,10 +356,11 @@ def test_another_model_is_refused():
         ("project_out", {"g": np.full(D, np.nan)}, "g is not finite"),
         ("project_out", {"g": np.zeros(D)}, "the gap is 0"),
         ("project_out", {"g": 3.0}, r"g has shape \(1,\)"),
-        ("orthogonal_translate", {"alpha": np.inf}, "alpha=inf"),
-        ("orthogonal_translate", {"rank": "full"}, "rank='full': expected a finite number of at least 0"),
-        ("orthogonal_translate", {"rank": -1}, "rank=-1: expected a finite number of at least 0"),
+        ("orthogonal_translate", {"alpha": np.inf}, "alpha is inf: expected a finite number from -1e"),
+        ("orthogonal_translate", {"rank": "full"}, "rank is .full.: expected None, a whole number"),
+        ("orthogonal_translate", {"rank": -1}, "rank is -1: expected None"),
         ("orthogonal_translate", {"rank": 1.5}, "rank is 1.5: expected None, a whole number"),
+        ("translate_gallery", {"v": np.full(D, 1e9)}, "the gallery would move by 2.82843e.09: more than 1e.06"),
         ("orthogonal_translate", {"gallery": "texts"}, "unknown gallery 'texts': did you mean 'text'"),
         (
             "orthogonal_translate",
@@ -339,6 +368,8 @@ def test_another_model_is_refused():
             "aligns image and class_text, .* have no class_text",
         ),
         ("center", {"gallery": "text"}, "'center' is applied to any row and has no gallery"),
+        (None, {}, "unknown alignment 'None': choose one of"),
+        (3, {}, "unknown alignment '3'"),
         ("spectral", {"k": 29}, "k=29: expected a whole number from 1 to 28"),
         ("ot", {"epsilon": 0}, "epsilon=0: expected a finite number of at least 0.0001"),
         ("ot", {"epsilon": 0.0001}, "no transport plan after 2000 iterations; give a larger epsilon"),
@@ -378,11 +409,10 @@ def test_ridge_towards_zero_takes_unequal_widths():
 
 
 def test_rows_that_lose_their_direction_are_named():
-    same = Embeddings(np.ones((3, 2)), [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])
-    with pytest.raises(InputError, match=r"image rows from 0 on: row 0 comes to lie at 0 .*\(3 such rows\)"):
-        fit_alignment("center_renorm", same, transductive=True).apply(same)
-    with pytest.raises(DataError, match="image embedding of sample '0'"):
-        fit_alignment("center", same, transductive=True).apply(same)
+    same = Embeddings(np.tile([0.1, 0.7], (3, 1)), [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])
+    for name in ("center", "center_renorm", "zca"):
+        with pytest.raises(InputError, match=r"image rows from 0 on: row 0 comes to lie at 0 .*\(3 such rows\)"):
+            fit_alignment(name, same, transductive=True).apply(same)
     with pytest.raises(InputError, match="no spread"):
         fit_alignment("realign", Embeddings(same.text, same.image))
     with pytest.raises(InputError, match="the gap is 0"):

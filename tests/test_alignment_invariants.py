@@ -243,6 +243,24 @@ def test_rows_that_differ_by_rounding_after_a_long_shift_are_no_violation(alpha)
     assert figures["top1_unchanged_euclidean"] == figures["top1_unchanged_cosine"] == 1
 
 
+@pytest.mark.parametrize("length", [3.0, 1e5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_figures_are_those_of_the_rows_that_are_returned(length, dtype):
+    sides = Embeddings(X.astype(dtype), class_text=Y[:6].astype(dtype))
+    operator = fit_alignment("translate_gallery", sides, v=length * np.random.default_rng(3).normal(size=D))
+    moved = operator.apply(sides).class_text.astype(np.float64)
+    same = (top1(X, moved, "euclidean") == top1(X, Y[:6], "euclidean")).mean()
+    assert same < 1
+    assert operator.info["figures"]["top1_unchanged_euclidean"] == pytest.approx(same)
+
+
+def test_a_guarantee_that_the_digits_of_the_rows_cannot_keep_is_no_guarantee():
+    sides = Embeddings(X.astype(np.float32), class_text=Y[:6].astype(np.float32))
+    assert fit_alignment("orthogonal_translate", sides).info["figures"]["top1_unchanged_cosine"] == 1
+    with pytest.raises(KodaAuditError, match="give them in float64 or move less"):
+        fit_alignment("orthogonal_translate", sides, alpha=1e6)
+
+
 def test_images_can_be_the_gallery():
     embeddings = Embeddings(X[:6], Y[:9], text_image=[0, 1, 2, 3, 4, 5, 0, 0, 1])
     operator = fit_alignment("orthogonal_translate", embeddings, gallery="image")

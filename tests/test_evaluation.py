@@ -66,6 +66,7 @@ def test_what_changes_nothing(name):
     others = {
         "order of samples": measure(IMAGE[ORDER], TEXT[ORDER], LABELS[ORDER], CLASSES),
         "lengths": measure(LENGTHS * IMAGE, LENGTHS[::-1] * TEXT, LABELS, LENGTHS[:C] * CLASSES),
+        "lengths far from 1": measure(1e200 * LENGTHS * IMAGE, 1e-200 * TEXT, LABELS, 1e-300 * CLASSES),
         "rotation of both sides": measure(IMAGE @ ROTATION, TEXT @ ROTATION, LABELS, CLASSES @ ROTATION),
         "tensors": measure(*map(torch.tensor, (IMAGE, TEXT, LABELS, CLASSES))),
     }
@@ -253,6 +254,7 @@ def test_gini_and_entropy_of_known_counts():
     counts = RANDOM.integers(1, 50, size=9)
     apart = np.abs(counts[:, None] - counts).mean() / (2 * counts.mean())  # half the relative mean difference
     assert gini(counts) == pytest.approx(apart)
+    assert math.isnan(gini([0, 0]))
     assert normalised_entropy([2, 2, 2]) == pytest.approx(1)
     assert normalised_entropy([1, 3]) == pytest.approx(-(math.log2(1 / 4) / 4 + 3 * math.log2(3 / 4) / 4))
 
@@ -341,7 +343,19 @@ ZERO = np.vstack([IMAGE[:1], np.zeros((1, D)), IMAGE[2:]])
         (lambda: zeroshot_retrieval(IMAGE, np.full((N, D), np.nan)), "text is not finite"),
         (lambda: zeroshot_retrieval(IMAGE, TEXT[:5]), "5 texts for 48 images: say with text_image"),
         (lambda: zeroshot_retrieval(IMAGE, TEXT[:1], [N]), r"text_image must lie in 0\.\.47, found 48\.\.48"),
-        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[0]), r"recall at \(0,\): expected k of 1 or more"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[0]), "k is 0: expected a whole number from 1"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[1.5]), "k is 1.5"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[math.nan]), "k is nan"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=["1"]), "k is '1'"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[True]), "k is True"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=[]), "at is empty: recall needs at least one k"),
+        (lambda: zeroshot_retrieval(IMAGE, TEXT, at=5), "at is 5: expected a list"),
+        (lambda: zeroshot_retrieval(np.ma.masked_less(IMAGE, 0), TEXT), "image has masked entries"),
+        (lambda: zeroshot_classification(IMAGE, CLASSES, np.ma.masked_equal(LABELS, 1)), "labels has masked entries"),
+        (
+            lambda: zeroshot_classification(IMAGE, CLASSES, LABELS + 0j),
+            "labels must be whole numbers, found complex128",
+        ),
         (lambda: zeroshot_classification(IMAGE, CLASSES, LABELS + 1), r"labels lie in 1\.\.6: .* 0\.\.5"),
         (lambda: zeroshot_classification(IMAGE, CLASSES, LABELS[:4]), r"shape \(4,\) for 48 images"),
         (lambda: zeroshot_classification(IMAGE, CLASSES, 2 * FLAGS), r"zeros and ones of shape \(48, 6\)"),
@@ -350,7 +364,18 @@ ZERO = np.vstack([IMAGE[:1], np.zeros((1, D)), IMAGE[2:]])
         (lambda: image_caption_selection(IMAGE, TEXT, 0), "of 0 instances"),
         (lambda: linear_probe(IMAGE, 0 * LABELS, TEXT, LABELS), "train_labels hold a single class"),
         (lambda: linear_probe(IMAGE, LABELS, TEXT, LABELS[:2]), r"test_labels of shape \(2,\)"),
-        (lambda: linear_probe(IMAGE, LABELS, TEXT, LABELS, C=0), "C = 0: expected a positive number"),
+        (lambda: image_caption_selection(IMAGE, TEXT, 1.5), "instances is 1.5: expected a whole number"),
+        (lambda: linear_probe(IMAGE, LABELS, TEXT, LABELS, seed=-1), "seed is -1: expected a whole number"),
+        (lambda: linear_probe(IMAGE, LABELS, TEXT, LABELS, C="a"), "C is 'a': expected a finite number from 0"),
+        (lambda: joint_clustering(IMAGE, TEXT, LABELS, seed="a"), "seed is 'a': expected a whole number"),
+        (lambda: joint_clustering(IMAGE, TEXT, clusters=1.5), "clusters is 1.5: expected a whole number"),
+        (lambda: joint_clustering(IMAGE, TEXT, LABELS, protocol=["a"]), "unknown protocol"),
+        (lambda: evaluate(STORED, None), "unknown evaluation 'None'"),
+        (lambda: evaluate(STORED, "zeroshot_classification", device="foo"), "device is 'foo': expected 'cpu'"),
+        (lambda: evaluate(STORED, "linear_probe", train=None), "train is of type NoneType: expected koda_audit.Emb"),
+        (lambda: evaluate(IMAGE, "zeroshot_retrieval"), "embeddings is of type ndarray"),
+        (lambda: evaluate(STORED, "image_caption_selection", images_per_instance=1.5), "images_per_instance is 1.5"),
+        (lambda: linear_probe(IMAGE, LABELS, TEXT, LABELS, C=0), "C is 0: expected a positive number"),
         (lambda: linear_probe(IMAGE[:9], range(9), TEXT, LABELS), r"too few training images to choose C .* give C"),
         (lambda: joint_clustering(IMAGE, TEXT[:5], LABELS), "48 images and 5 texts: expected one text an image"),
         (lambda: joint_clustering(IMAGE, TEXT), "no number of clusters for 96 rows"),

@@ -247,6 +247,8 @@ def test_groups_are_gaps_of_their_pairs(normalize):
             assert frame.loc[label, key] == pytest.approx(whole[key]), (label, key)
     assert frame.loc["single", "raw_gap_rms"] > 0
     assert np.isnan(frame.loc["single", "rmg"])
-    for wrong in (labels[:5], [*labels[:59], None], np.zeros((60, 2))):
+    with pytest.raises(InputError, match=r"labels are of several types \(int, str\)"):
+        modality_gap_by_group(IMAGE, TEXT, np.array([1, "a"] * 30, dtype=object))
+    for wrong in (labels[:5], [*labels[:59], None], [*labels[:59], float("nan")], np.zeros((60, 2))):
         with pytest.raises(InputError, match=r"60 pairs: expected one a pair, none missing"):
             modality_gap_by_group(IMAGE, TEXT, wrong)

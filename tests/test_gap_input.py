@@ -32,13 +32,14 @@ def changed(row, value):
         (X[0], Y, r"image has shape \(4,\)"),
         (changed(7, 0.0), Y, "image row 7 has length 0, so no direction: leave it out"),
         (X, changed(3, 0.0), "text row 3 has length 0"),
-        (changed(2, 1e200), Y, "image row 2 has length inf, so no direction"),
         (changed(7, np.nan), Y, r"image is not finite: entry \(7, 0\) is nan"),
         (X, changed(5, np.inf), r"text is not finite: entry \(5, 0\) is inf"),
         (X.astype(complex), Y, "image has dtype complex128: expected real numbers"),
         (X, Y.astype(object), "text has dtype object: expected real numbers"),
         (X > 0, Y, "image has dtype bool"),
         (torch.eye(4).to_sparse(), Y, "image is a sparse tensor"),
+        (np.ma.masked_less(X, 0), Y, "image has masked entries: fill them or leave their rows out"),
+        (np.full((30, 4), np.longdouble("1e400")), Y, r"image is not finite: entry \(0, 0\) is inf"),
     ],
 )
 def test_bad_rows_are_refused(image, text, message, normalize):
@@ -46,12 +47,38 @@ def test_bad_rows_are_refused(image, text, message, normalize):
         modality_gap(image, text, normalize=normalize)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, that these are old or new
+@pytest.mark.parametrize("kind", ["quantised", "nested"])
+def test_tensors_of_a_strange_kind_are_refused(kind):
+    if kind == "nested":
+        image = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    else:
+        image = torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8)
+    with pytest.raises(InputError, match=f"image is a {kind} tensor: expected a dense one"):
+        modality_gap(image, Y)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e100, 1e200])
+def test_rows_of_any_length_have_directions_and_raw_rows_need_digits(scale):
+    assert modality_gap(X * scale, Y) == pytest.approx(modality_gap(X, Y), nan_ok=True)
+    with pytest.raises(InputError, match=r"image row 0 has .* as its largest entry: expected 1e-75 to 1e\+75"):
+        modality_gap(X * scale, Y, normalize=False)
+
+
+@pytest.mark.parametrize("scale", [1e-74, 1e74])
+def test_raw_rows_within_bounds_have_numbers(scale):
+    raw, plain = modality_gap(X * scale, Y * scale, normalize=False), modality_gap(X, Y, normalize=False)
+    for key in ("rmg", "effective_dim_image", "linear_sep", "gap_dir_var_text", "dist_gap_rel"):
+        assert raw[key] == pytest.approx(plain[key], nan_ok=True), key
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"paired": True, "text": Y[:20]}, "30 image rows and 20 text rows are no pairs: give one text an image"),
-        ({"groups": 1}, "groups is 1 and pairwise_rows 20000: expected at least 2 and 4"),
-        ({"pairwise_rows": 3}, "groups is 20 and pairwise_rows 3"),
+        *(({"groups": groups}, "groups is .*: expected a whole number from 2") for groups in (1, 2.5, None, "3")),
+        *(({"pairwise_rows": rows}, "pairwise_rows is .*: expected a whole number") for rows in (3, 7.5, None)),
+        *(({"seed": seed}, "seed is .*: expected a whole number from 0") for seed in (-1, None, 1.5, math.nan, "a")),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
@@ -101,6 +128,15 @@ def test_rows_that_are_all_equal_have_defined_values():
         assert gap[key].value == pytest.approx(0, abs=1e-7), key
     assert gap["rmg"].value == pytest.approx(1)
     assert gap["linear_sep"].value == gap["mix_bias_image"].value == 1
+
+
+def test_two_point_masses_have_no_ratio_and_no_bandwidth():
+    """Whether the rows of a side are equal, or differ by rounding once they are divided by their lengths."""
+    for lengths in (np.ones((30, 1)), RANDOM.uniform(0.1, 10, (30, 1))):
+        gap = modality_gap(lengths * X[0], lengths * Y[0])
+        for key in ("mmd2_u_centred", "mmd2_u_centred_p", "dist_gap_rel"):
+            assert math.isnan(gap[key]), key
+        assert gap["rmg"] == 1
 
 
 def test_constant_columns_and_equal_sides_of_equal_rows():

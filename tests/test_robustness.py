@@ -305,10 +305,20 @@ BAD = {
     "queries row 2 has length 0, so no direction": {"queries": ZERO, "metric": "cosine", "normalize": False},
     "gallery row 2 has length 0": {"gallery": ZERO, "metric": "cosine", "normalize": False, "truth": None},
     r"gallery is not finite: entry \(0, 0\) is nan": {"gallery": np.full((2, D), np.nan)},
-    "total_var is -0.1: expected a variance": {"total_var": -0.1},
+    "total_var is -0.1: expected a finite number from 0": {"total_var": -0.1},
     "total_var is nan": {"total_var": math.nan},
-    "bins is 1: expected a whole number, 2 or more": {"noise": "quantise", "bins": 1},
-    "trials is 0: expected a whole number, 1 or more": {"trials": 0},
+    "total_var is None": {"total_var": None},
+    "total_var is 'a'": {"total_var": "a"},
+    "bins is 1: expected a whole number from 2": {"noise": "quantise", "bins": 1},
+    "bins is 999999999999999999999: expected": {"noise": "quantise", "bins": 999999999999999999999},
+    "trials is 0: expected a whole number from 1": {"trials": 0},
+    "trials is None": {"trials": None},
+    "trials is nan": {"trials": math.nan},
+    "trials is 2.0": {"trials": 2.0},
+    "seed is -1: expected a whole number from 0": {"seed": -1},
+    "seed is None": {"seed": None},
+    "seed is 1.5": {"seed": 1.5},
+    "seed is 'a'": {"seed": "a"},
     r"perturbed array 1 has shape \(11, 40\): expected that of the gallery, \(12, 40\)": {
         "noise": "perturbed",
         "perturbed": [GALLERY, GALLERY[1:]],
@@ -318,11 +328,24 @@ BAD = {
     "truth of query 5 is 12: expected a gallery row, 0 to 11": {"truth": np.where(np.arange(M) == 5, 12, 0)},
     "truth of query 0 is 1: expected one of the classes": {"truth": np.ones(M, int), "classes": np.zeros(C, int)},
     r"truth has shape \(3,\) and dtype int64: expected \(200,\), a whole number per query": {"truth": [0, 1, 2]},
+    "truth has masked entries": {"truth": np.ma.masked_equal(TRUTH, 3)},
     r"classes has shape \(12,\) and dtype float64": {"classes": np.zeros(C)},
-    r"alphas are \(inf,\): expected finite numbers": {"alphas": [math.inf]},
+    r"alpha is inf: expected a finite number from -1e\+06 to 1e\+06": {"alphas": [math.inf]},
+    r"alpha is 1e\+200": {"alphas": [1e200], "noise": "quantise"},
+    "alpha is 'a'": {"alphas": ["a"]},
+    "alphas is 1.0: expected a list": {"alphas": 1.0},
+    "alphas is None": {"alphas": None},
+    r"gallery row 0 has 1e\+160 as its largest entry: expected 1e-75 to 1e\+75": {
+        "gallery": np.full((C, D), 1e160),
+        "normalize": False,
+    },
     "unknown noise 'gausian': did you mean 'gaussian'": {"noise": "gausian"},
     "unknown metric 'l2'": {"metric": "l2"},
+    "unknown metric 'None'": {"metric": None},
+    "unknown noise '3'": {"noise": 3},
     "rank is -1": {"rank": -1},
+    "rank is 'a'": {"rank": "a"},
+    "rank is True": {"rank": True},
 }
 
 
@@ -332,6 +355,26 @@ def test_bad_input_in_one_sentence(message):
     with pytest.raises(InputError, match=f"^{message}") as error:
         gap_robustness(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("noise", ["gaussian", "quantise"])
+def test_an_alpha_changes_nothing_of_another(metric, noise):
+    """However far one of them moves the rows, and whether they come from a list or a generator."""
+    options = {"truth": TRUTH, "noise": noise, "metric": metric, "total_var": 0.1, "trials": 3}
+    alone = gap_robustness(GALLERY, QUERIES, alphas=[1], **options).frame
+    both = gap_robustness(GALLERY, QUERIES, alphas=iter([1, 1e6]), **options).frame
+    assert both["alpha"].tolist() == [0, 1, 1e6]
+    pd.testing.assert_frame_equal(both[:2], alone, rtol=0, atol=0)
+    if noise == "gaussian":
+        assert (both["clean_kept"] == 1).all()
+        assert (both["agreement"] < 1).all()
+
+
+def test_lengths_do_not_matter_however_far_from_1():
+    plain = gap_robustness(GALLERY, QUERIES, trials=2).frame
+    for scale in (1e-200, 1e200):
+        pd.testing.assert_frame_equal(gap_robustness(GALLERY * scale, QUERIES / scale, trials=2).frame, plain)
 
 
 def test_flips_of_an_alpha_that_was_not_measured():

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from koda_audit._gap.means import means
 from koda_audit._gap.measured import first_order
 from koda_audit._gap.sides import sides
+from koda_audit._host_arrays import host_array
 from koda_audit.errors import InputError
 
 
@@ -37,11 +38,14 @@ def modality_gap_by_group(image: Any, text: Any, labels: ArrayLike, *, normalize
     checked = sides(image, text, normalize, paired=True)
     if not checked.comparable:
         raise InputError(f"image rows are {checked.image.shape[1]} wide, text rows {checked.text.shape[1]}: no gap")
-    given = np.asarray(labels)
-    if given.shape != (len(checked.image),) or pd.isna(given).any():
+    given = host_array(labels, "labels")
+    # among texts numpy makes one of what is missing
+    if given.shape != (len(checked.image),) or pd.isna(labels if isinstance(labels, list) else given).any():
         raise InputError(
             f"labels of shape {given.shape} for {len(checked.image)} pairs: expected one a pair, none missing"
         )
+    if given.dtype.kind == "O" and len(kinds := {type(label).__name__ for label in given}) > 1:
+        raise InputError(f"labels are of several types ({', '.join(sorted(kinds))}): expected names or numbers")
     units = checked if normalize else checked.directions()
     names, numbers = np.unique(given, return_inverse=True)
     rows = []

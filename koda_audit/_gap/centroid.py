@@ -11,6 +11,7 @@ from torch import Tensor
 
 from koda_audit._gap.means import Means
 from koda_audit._gap.sides import sides
+from koda_audit._options import whole_number
 from koda_audit.errors import InputError
 
 
@@ -67,6 +68,7 @@ def gap_top_dims(
     >>> gap_top_dims([[1, 0, 0], [1, 0, 0]], [[0, 1, 0], [0.6, 0.8, 0]], count=2)
     (array([1, 0]), array([-0.9,  0.7]))
     """
+    whole_number(count, "count", least=1)
     checked = sides(image, text, normalize)
     if not checked.comparable:
         raise InputError(f"image rows are {checked.image.shape[1]} wide, text rows {checked.text.shape[1]}: no gap")

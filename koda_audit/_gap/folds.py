@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from koda_audit._gap.sides import Sides, blocks
+from koda_audit._gap.sides import Sides, blocks, centroid
 from koda_audit._moments.moments import Moments
 from koda_audit._stats.jackknife import random_groups
 
@@ -63,7 +63,7 @@ def folds(sides: Sides, groups: Groups) -> Iterator[tuple[Gaussians, Sides]]:
 
 
 def _centres(sides: Sides) -> list[Tensor]:
-    return [values.mean(dim=0) for values in (sides.image, sides.text)]
+    return [centroid(values) for values in (sides.image, sides.text)]
 
 
 def _moments(sides: Sides, centres: list[Tensor]) -> list[Moments]:

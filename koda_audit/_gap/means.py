@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from koda_audit._gap.sides import Sides, blocks
+from koda_audit._gap.sides import ROUNDING, Sides, blocks, centroid
 
 Counts = NDArray[np.int16]
 
@@ -59,14 +59,14 @@ def means(sides: Sides, image_counts: Counts | None = None, text_counts: Counts 
     ([[0.5, 0.5]], [1.0])
     """
     image, text = sides.image, sides.text
-    centre, other = image.mean(dim=0), text.mean(dim=0)
+    centre, other = centroid(image), centroid(text)
     paired = sides.paired and sides.comparable
     distances = _pair_distances(sides, centre - other) if paired else image.new_empty(len(image), 0)
     offset, image_spread, of_pairs = _weighted(image, centre, image_counts, distances)
     shift, text_spread, _ = _weighted(text, other, text_counts, text.new_empty(len(text), 0))
     if paired:
         raw, raw_square, centred_square = of_pairs.T
-        centred_square = centred_square - ((offset - shift) ** 2).sum(dim=1)
+        centred_square = _significant(centred_square - ((offset - shift) ** 2).sum(dim=1), centre, other)
     else:
         raw = raw_square = centred_square = torch.full_like(image_spread, torch.nan)
     return Means(
@@ -74,12 +74,18 @@ def means(sides: Sides, image_counts: Counts | None = None, text_counts: Counts 
         m=len(text),
         image=centre + offset,
         text=other + shift,
-        image_spread=image_spread,
-        text_spread=text_spread,
+        image_spread=_significant(image_spread, centre),
+        text_spread=_significant(text_spread, other),
         raw=raw,
         raw_square=raw_square,
         centred_square=centred_square,
     )
+
+
+def _significant(squares: Tensor, *centroids: Tensor) -> Tensor:
+    """Mean squared distances, with those that are rounding made 0, as of rows that differ by their lengths alone."""
+    least = ROUNDING * max((centre @ centre).item() for centre in centroids)
+    return torch.where(squares <= least, torch.zeros_like(squares), squares)  # nan stays
 
 
 def _pair_distances(sides: Sides, gap: Tensor) -> Tensor:

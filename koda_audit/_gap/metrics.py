@@ -10,8 +10,8 @@ from koda_audit._gap.intervals import Estimate, Limits, nearest_null
 from koda_audit._gap.measured import PAIRWISE_ROWS, Settings, measured
 from koda_audit._gap.sides import sides
 from koda_audit._gap.table import METRICS, VARIANTS
+from koda_audit._options import whole_number
 from koda_audit._stats.jackknife import GROUPS
-from koda_audit.errors import InputError
 
 
 @overload
@@ -107,8 +107,9 @@ def modality_gap(
     >>> modality_gap(image, text, interval=True)["centroid_gap"].null < 0.5 < gap["centroid_gap"]
     True
     """
-    if groups < 2 or pairwise_rows < 4:
-        raise InputError(f"groups is {groups} and pairwise_rows {pairwise_rows}: expected at least 2 and 4")
+    whole_number(groups, "groups", least=2)
+    whole_number(pairwise_rows, "pairwise_rows", least=4)
+    whole_number(seed, "seed")
     checked = sides(image, text, normalize, paired)
     settings = Settings(normalize, interval, variants, groups, pairwise_rows, seed)
     values, limits = measured(checked, settings)

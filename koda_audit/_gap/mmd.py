@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from koda_audit._gap.sides import Sides
+from koda_audit._gap.sides import ROUNDING, Sides, centroid
 
 MEDIAN_ROWS = 2_000  # of both sides, for the median distance
 TEST_ROWS = 1_000  # of each side, for the p-value
@@ -17,14 +17,16 @@ PERMUTATIONS = 999
 
 
 def median_gamma(sides: Sides, seed: int = 0) -> float:
-    """1 / median squared distance of the pooled rows, each side centred; nan where that is 0.
+    """1 / median squared distance of the pooled rows, each side centred; nan where that is 0 or rounding.
 
     Of all pairs of rows up to 2,000 rows in all; above, of the pairs of 2,000 rows drawn with ``seed``.
     """
-    pooled = torch.cat(_centred(sides.drawn(MEDIAN_ROWS // 2, seed)))
+    few = sides.drawn(MEDIAN_ROWS // 2, seed)
+    pooled = torch.cat(_centred(few))
+    least = ROUNDING * max(side.square().sum(dim=1).mean().item() for side in (few.image, few.text))
     upper = torch.ones(len(pooled), len(pooled), dtype=torch.bool, device=pooled.device).triu(diagonal=1)
     median = float(np.median(_squares(pooled)[upper].cpu().numpy()))
-    return 1 / median if median > 0 else math.nan
+    return 1 / median if median > least else math.nan
 
 
 def mmd_p(sides: Sides, gamma: float, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
@@ -66,7 +68,7 @@ def _relabelled(n: int, m: int, paired: bool, permutations: int, seed: int) -> N
 
 
 def _centred(sides: Sides) -> list[Tensor]:
-    return [values - values.mean(dim=0) for values in (sides.image, sides.text)]
+    return [values - centroid(values) for values in (sides.image, sides.text)]
 
 
 def _squares(rows: Tensor) -> Tensor:

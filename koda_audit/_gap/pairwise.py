@@ -11,7 +11,7 @@ from torch import Tensor
 
 from koda_audit._gap.folds import Groups
 from koda_audit._gap.pair_sums import PairSums
-from koda_audit._gap.sides import Sides
+from koda_audit._gap.sides import Sides, centroid
 
 ROWS = 1024  # rows and columns of distances that are made at a time
 POTENTIAL = 2.0  # t of exp(-t |z - z'|^2) in the uniformity (Wang and Isola, ICML 2020)
@@ -34,7 +34,7 @@ class _Part:
 
 
 def _parts(values: Tensor, groups: NDArray[np.int64], gap: Tensor) -> list[_Part]:
-    centre, parts = values.mean(dim=0), []
+    centre, parts = centroid(values), []
     for group in range(groups.max() + 1):
         for chunk in torch.split(torch.from_numpy(np.flatnonzero(groups == group)).to(values.device), ROWS):
             rows = values[chunk] - centre
@@ -57,7 +57,7 @@ def pair_sums(sides: Sides, groups: Groups, gamma: float) -> PairSums:
     (0.0, -4.0, 0.5)
     """
     count = int(max(numbers.max() for numbers in groups)) + 1
-    gap = sides.image.mean(dim=0) - sides.text.mean(dim=0)
+    gap = centroid(sides.image) - centroid(sides.text)
     images, texts = _parts(sides.image, groups[0], gap), _parts(sides.text, groups[1], gap)
     zero = sides.image.new_zeros(count, count)
     distance = {name: zero.clone() for name in ("image", "text", "cross", "centred")}

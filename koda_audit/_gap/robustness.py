@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._arrays import matrix
-from koda_audit._gap.sides import unit_rows
-from koda_audit._gap.translate import METRICS, nearest_rows, orthogonal_gap, translated
-from koda_audit.errors import InputError, unknown
+from koda_audit._gap.sides import check_scale, unit_rows
+from koda_audit._gap.translate import FARTHEST, METRICS, nearest_rows, orthogonal_gap, translated
+from koda_audit._host_arrays import host_array
+from koda_audit._options import finite_number, one_of, several, whole_number
+from koda_audit.errors import InputError
 
 NOISES = ("gaussian", "quantise", "perturbed")
 
@@ -105,7 +107,7 @@ def gap_robustness(
         bins: of "quantise", at least 2.
         perturbed: (c, d), or a sequence of such arrays: a trial each.
         metric: "euclidean", "cosine" or "dot".
-        alphas: how far to move; 0 is always measured. 1 closes all that can be closed.
+        alphas: how far to move, 1e6 at most; 0 is always measured. 1 closes all that can be closed.
         rank: of ``orthogonal_gap``.
         trials: draws of "gaussian"; a quantiser has one trial.
         seed: trial t draws from ``default_rng([seed, t])``.
@@ -127,14 +129,14 @@ def gap_robustness(
     >>> found.frame[["alpha", "gap", "agreement", "clean_accuracy", "clean_kept"]].round(2).to_numpy().tolist()
     [[0.0, 0.94, 0.64, 1.0, 1.0], [1.0, 0.03, 0.76, 1.0, 1.0]]
     """
-    check_settings(noise, metric, total_var, bins, trials, alphas)
+    alphas = check_settings(noise, metric, total_var, bins, trials, alphas)
+    whole_number(seed, "seed")
     if (noise == "perturbed") != (perturbed is not None):
         raise InputError("perturbed and noise='perturbed' belong together: give both or neither")
     x, y = _rows(gallery, "gallery", normalize), _rows(queries, "queries", normalize)
     gap = orthogonal_gap(x, y, rank)
     y = _rows(y, "queries", metric == "cosine").to(x.device)  # a query's length changes no ranking of its cosines
     right = None if truth is None else _right(truth, classes, len(x), len(y))
-    alphas = sorted({0.0, *map(float, alphas)})
     s = math.sqrt(total_var / x.shape[1])
     draws: Iterable[Trial]
     ranges: dict[str, list[float]] = {}
@@ -193,24 +195,21 @@ def quantised(values: Tensor, bins: int) -> Tensor:
     return low + (((values - low) / width).floor().clamp(max=bins - 1) + 0.5) * width
 
 
-def check_settings(noise: str, metric: str, total_var: float, bins: int, trials: int, alphas: Alphas) -> None:
-    """Whether ``gap_robustness`` can work with these.
+def check_settings(noise: str, metric: str, total_var: float, bins: int, trials: int, alphas: Alphas) -> Alphas:
+    """All alphas that ``gap_robustness`` measures with these, 0 among them, in order.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot work with these.
 
-    >>> check_settings("gaussian", "euclidean", total_var=0.02, bins=64, trials=20, alphas=[0.0])
+    >>> check_settings("gaussian", "euclidean", total_var=0.02, bins=64, trials=20, alphas=[1])
+    [0.0, 1.0]
     """
-    for kind, name, known in (("noise", noise, NOISES), ("metric", metric, METRICS)):
-        if name not in known:
-            raise InputError(unknown(kind, name, known))
-    if not 0 <= total_var < math.inf:
-        raise InputError(f"total_var is {total_var!r}: expected a variance, 0 or larger")
-    for option, value, least in (("bins", bins, 2), ("trials", trials, 1)):
-        if value < least or value != int(value):
-            raise InputError(f"{option} is {value!r}: expected a whole number, {least} or more")
-    if not all(map(math.isfinite, alphas)):
-        raise InputError(f"alphas are {tuple(alphas)}: expected finite numbers")
+    one_of(noise, "noise", NOISES)
+    one_of(metric, "metric", METRICS)
+    finite_number(total_var, "total_var", low=0)
+    whole_number(bins, "bins", least=2)
+    whole_number(trials, "trials", least=1)
+    return sorted({0.0, *(finite_number(alpha, "alpha", -FARTHEST, FARTHEST) for alpha in several(alphas, "alphas"))})
 
 
 def _answers(trial: Trial, queries: Tensor, shift: Tensor, metric: str) -> NDArray[np.int32]:
@@ -232,7 +231,10 @@ def _normal(like: Tensor, seed: list[int]) -> Tensor:
 
 def _rows(values: Any, name: str, normalize: bool) -> Tensor:
     rows = matrix(values, name)
-    return unit_rows(rows, name) if normalize else rows
+    if normalize:
+        return unit_rows(rows, name)
+    check_scale(rows, name, zero=True)
+    return rows
 
 
 def _perturbed(perturbed: Any, gallery: Tensor, normalize: bool) -> list[Tensor]:
@@ -266,7 +268,7 @@ def _right(truth: Any, classes: Any, rows: int, queries: int) -> Callable[[NDArr
 
 
 def _whole(values: Any, name: str, count: int, of: str) -> NDArray[Any]:
-    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = host_array(values, name)
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise InputError(
             f"{name} has shape {array.shape} and dtype {array.dtype}: expected ({count},), a whole number per {of}"

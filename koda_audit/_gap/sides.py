@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._arrays import matrix
+from koda_audit._kernels.directions import at_scale
 from koda_audit.errors import InputError
 
+LARGEST = 1e75  # entry of a row: its fourth power has all its digits, and so has that of its reciprocal
+ROUNDING = 1e-28  # of a squared length: a squared distance that is no larger is 0
 BLOCK = 4096  # rows of which a copy is made at a time
 
 
@@ -90,8 +93,8 @@ def sides(image: Any, text: Any, normalize: bool = True, paired: bool | None = N
     if normalize:
         found = found.directions()
     else:
-        _lengths(found.image, "image")
-        _lengths(found.text, "text")
+        check_scale(found.image, "image")
+        check_scale(found.text, "text")
     return replace(found, paired=n == m if paired is None else paired)
 
 
@@ -99,6 +102,18 @@ def blocks(values: Tensor) -> Iterator[slice]:
     """Slices that cover the rows of ``values``, 4,096 at most each."""
     for start in range(0, len(values), BLOCK):
         yield slice(start, min(start + BLOCK, len(values)))
+
+
+def centroid(values: Tensor) -> Tensor:
+    """(d,) mean of the rows (n, d); of equal rows exactly that row, so that centred they are 0.
+
+    >>> centroid(torch.tensor([[1.0, 0.0], [3.0, 0.0]])).tolist()
+    [2.0, 0.0]
+    """
+    origin = values[0]
+    return origin + torch.stack([(values[rows] - origin).sum(dim=0) for rows in blocks(values)]).sum(dim=0) / len(
+        values
+    )
 
 
 def unit_rows(values: Tensor, name: str) -> Tensor:
@@ -110,13 +125,29 @@ def unit_rows(values: Tensor, name: str) -> Tensor:
     >>> unit_rows(torch.tensor([[3.0, 4.0]], dtype=torch.float64), "image").tolist()
     [[0.6, 0.8]]
     """
-    return values / _lengths(values, name)[:, None]
+    points = at_scale(values)
+    lengths: Tensor = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+    if not lengths.all():
+        row = int((lengths == 0).nonzero()[0, 0])
+        raise InputError(f"{name} row {row} has length 0, so no direction: leave it out")
+    return points / lengths
 
 
-def _lengths(values: Tensor, name: str) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(values, dim=1)
-    wrong = (lengths == 0) | ~torch.isfinite(lengths)
+def check_scale(values: Tensor, name: str, zero: bool = False) -> None:
+    """Whether products of four entries can be formed of rows that are not divided by their length.
+
+    Raises:
+        InputError: a row that is too short or too long for that, or of length 0 unless ``zero``.
+
+    >>> check_scale(torch.ones(1, 2), "image")
+    """
+    largest = torch.linalg.vector_norm(values, ord=torch.inf, dim=1)
+    wrong = (largest > LARGEST) | ((largest < 1 / LARGEST) & ((largest > 0) | (not zero)))
     if wrong.any():
         row = int(wrong.nonzero()[0, 0])
-        raise InputError(f"{name} row {row} has length {lengths[row].item():g}, so no direction: leave it out")
-    return lengths
+        if not largest[row]:
+            raise InputError(f"{name} row {row} has length 0, so no direction: leave it out")
+        raise InputError(
+            f"{name} row {row} has {largest[row].item():g} as its largest entry: expected {1 / LARGEST:g} to "
+            f"{LARGEST:g} where rows are not divided by their length"
+        )

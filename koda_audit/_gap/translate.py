@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from koda_audit.errors import InputError
 
 SPANNED = 1e-10  # of the largest singular value (or of the gap's length): what is below it is rounding
 METRICS = ("euclidean", "cosine", "dot")
+FARTHEST = 1e6  # alpha; of rows that moved farther, rounding takes the digits that tell them apart
 SCORES = 2**19  # that are held at a time, 4 MiB
 TIED = 1e-12  # scores of unit rows that differ by less are equal: that is what rounding makes of equal rows
 
@@ -90,7 +92,7 @@ def orthogonal_gap(gallery: Any, queries: Any, rank: int | float | None = None) 
     >>> orthogonal_gap([[0.0], [1.0]], [[9.0]]).movable
     False
     """
-    check_rank(rank)
+    rank = check_rank(rank)
     gap = gap_vector(gallery, queries)
     rows = matrix(gallery, "gallery")
     rows = rows - rows[0]  # first, so that equal rows become exactly 0
@@ -101,23 +103,29 @@ def orthogonal_gap(gallery: Any, queries: Any, rank: int | float | None = None) 
         held = sizes.square().cumsum(dim=0)
         kept = min(kept, int((held < rank * held[-1]).sum()) + 1)
     elif rank is not None:
-        kept = min(kept, int(rank))
+        kept = min(kept, rank)
     shift = gap - basis[:kept].T @ (basis[:kept] @ gap)
     if torch.linalg.vector_norm(shift) <= SPANNED * torch.linalg.vector_norm(gap):
         shift = torch.zeros_like(gap)
     return OrthogonalGap(gap, shift, kept)
 
 
-def check_rank(rank: int | float | None) -> None:
-    """Raises InputError for a rank that ``orthogonal_gap`` does not know.
+def check_rank(rank: Any) -> int | float | None:
+    """The rank, in plain Python types; an InputError for one that ``orthogonal_gap`` does not know.
 
     >>> check_rank(0.9)
+    0.9
     """
-    share = isinstance(rank, float)
-    if rank is not None and not (0 < rank <= 1 if share else rank >= 0 and rank == int(rank)):
-        raise InputError(
-            f"rank is {rank!r}: expected None, a whole number from 0 on, or a share of the variance (float) up to 1.0"
-        )
+    if rank is None:
+        return None
+    if isinstance(rank, Integral):
+        if not isinstance(rank, bool) and int(rank) >= 0:
+            return int(rank)
+    elif isinstance(rank, Real) and 0 < float(rank) <= 1:
+        return float(rank)
+    raise InputError(
+        f"rank is {rank!r}: expected None, a whole number from 0 on, or a share of the variance (float) up to 1.0"
+    )
 
 
 def translated(gallery: Any, shift: Tensor, alpha: float = 1.0) -> Tensor:
@@ -145,8 +153,9 @@ def nearest_rows(
 ) -> NDArray[np.int32]:
     """(A, m) for each of A alphas the number of the row x whose x + alpha * shift is nearest to each query.
 
-    One product X Y' does for all alphas: of |x + v - y|^2 only |x + v|^2 - 2 x'y depends on x, and of (x + v)'y only
-    x'y. Rows whose scores differ by rounding (1e-12 of their size) are tied, and the first of them is the nearest.
+    One product X Y' does for all alphas: of |x + av - y|^2 only |x|^2 + 2a x'v - 2 x'y depends on x, and of (x + av)'y
+    only x'y. Rows whose scores at one alpha differ by rounding (1e-12 of the size of what is summed) are tied, and the
+    first of them is the nearest.
 
     Args:
         rows: (c, d).
@@ -165,16 +174,22 @@ def nearest_rows(
     if metric == "euclidean":  # an offset common to all would cost digits in the difference of squares
         origin = rows.mean(dim=0)
         rows, queries = rows - origin, queries - origin
-    squares = torch.stack([translated(rows, shift, alpha).square().sum(dim=1) for alpha in alphas])
-    if metric == "cosine" and not squares.all():
-        number, row = (squares == 0).nonzero()[0].tolist()
-        raise InputError(
-            f"gallery row {row} has length 0 once it has moved by alpha {alphas[number]:g}, so it has no cosine: "
-            "use metric='euclidean'"
-        )
-    longest = squares.max().sqrt()
-    farthest = torch.linalg.vector_norm(queries, dim=1).max()
-    tied = TIED * (1.0 if metric == "cosine" else longest * torch.maximum(longest, farthest))
+    longest, farthest = (torch.linalg.vector_norm(values, dim=1).max().item() for values in (rows, queries))
+    moves = [abs(alpha) * torch.linalg.vector_norm(shift).item() for alpha in alphas]
+    if metric == "euclidean":
+        tied = [TIED * longest * max(longest, farthest, move) for move in moves]
+        halves, along_rows = rows.square().sum(dim=1) / 2, rows @ shift
+    elif metric == "cosine":
+        tied = [TIED] * len(alphas)
+        lengths = torch.stack([torch.linalg.vector_norm(translated(rows, shift, alpha), dim=1) for alpha in alphas])
+        if not lengths.all():
+            number, row = (lengths == 0).nonzero()[0].tolist()
+            raise InputError(
+                f"gallery row {row} has length 0 once it has moved by alpha {alphas[number]:g}, so it has no cosine: "
+                "use metric='euclidean'"
+            )
+    else:
+        tied = [TIED * longest * farthest] * len(alphas)
     numbers = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
     found = numbers.new_empty(len(alphas), len(queries))
     block = max(SCORES // len(rows), 1)
@@ -185,10 +200,10 @@ def nearest_rows(
         for number, alpha in enumerate(alphas):
             scores = products
             if metric == "euclidean":
-                scores = products - squares[number] / 2
+                scores = products - (halves + alpha * along_rows)
             elif metric == "cosine":
-                scores = (products + alpha * along) / squares[number].sqrt()
+                scores = (products + alpha * along) / lengths[number]
             # the first of the tied; an argmax takes any of them, as equal rows get products that differ by rounding
-            best = scores >= scores.amax(dim=1, keepdim=True) - tied
+            best = scores >= scores.amax(dim=1, keepdim=True) - tied[number]
             found[number, start : start + block] = torch.where(best, numbers, len(rows)).amin(dim=1)
     return found.cpu().numpy()

@@ -10,6 +10,8 @@ from torch import Tensor
 from koda_audit._arrays import Vectors
 from koda_audit.errors import InputError
 
+SCALE = 1e150  # entries whose squares have all their digits lie between 1 / SCALE and SCALE
+
 
 def common_rows(vectors: Mapping[str, Vectors]) -> int:
     """How many rows each modality has.
@@ -24,6 +26,17 @@ def common_rows(vectors: Mapping[str, Vectors]) -> int:
     if len(set(rows.values())) != 1:
         raise InputError(f"rows differ between modalities: {rows}; expected one image and one text a sample")
     return next(iter(rows.values()))
+
+
+def at_scale(points: Tensor) -> Tensor:
+    """Rows of the same directions whose squared lengths neither over- nor underflow; zeros stay.
+
+    >>> at_scale(torch.tensor([[1e200, -2e200], [3.0, 4.0]], dtype=torch.float64)).tolist()
+    [[0.5, -1.0], [3.0, 4.0]]
+    """
+    largest = torch.linalg.vector_norm(points, ord=torch.inf, dim=1, keepdim=True)
+    extreme = (largest > 0) & ((largest < 1 / SCALE) | (largest > SCALE))
+    return torch.where(extreme, points / largest, points) if extreme.any() else points
 
 
 def directions(values: Tensor, name: str, offset: float = 0.0) -> Tensor:
@@ -52,6 +65,7 @@ def directions(values: Tensor, name: str, offset: float = 0.0) -> Tensor:
     if offset:
         constant = points.new_full((len(points), 1), (offset * points.shape[1]) ** 0.5)
         points = torch.cat([points, constant], dim=1)
+    points = at_scale(points)
     lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True)
     if not lengths.all():
         row = int((lengths == 0).nonzero()[0, 0])

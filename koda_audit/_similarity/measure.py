@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import nan
-from numbers import Integral
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from koda_audit._arrays import matrix
+from koda_audit._options import one_of, several, whole_number
 from koda_audit._similarity.cca import pwcca, svcca
 from koda_audit._similarity.cka import cka_linear, cka_linear_debiased
 from koda_audit._similarity.matrices import cka_rbf, rsa
@@ -95,9 +95,10 @@ def similarity(
     >>> found["value"].round(9).to_dict(), found["p_value"].to_dict()
     ({'cka_linear': 1.0, 'mutual_knn': 1.0}, {'cka_linear': 0.05, 'mutual_knn': 0.05})
     """
-    if not isinstance(permutations, Integral) or isinstance(permutations, bool) or permutations < 0:
-        raise InputError(f"permutations is {permutations!r}: expected a whole number from 0")
-    chosen = [_resolved(measure) for measure in ([measures] if isinstance(measures, (str, Measure)) else measures)]
+    whole_number(permutations, "permutations", most=None)
+    whole_number(seed, "seed")
+    listed = [measures] if isinstance(measures, (str, Measure)) else several(measures, "measures")
+    chosen = [_resolved(measure) for measure in listed]
     groups = list(_groups(chosen, options))
     left, right = _checked(x, y)
     found = {}
@@ -124,13 +125,12 @@ def similarity(
 
 
 def _resolved(measure: str | Measure) -> Measure:
-    if not isinstance(measure, str):
+    if isinstance(measure, Measure):
         return measure
-    if measure in MEASURES:
+    if isinstance(measure, str) and measure in MEASURES:
         return MEASURES[measure]
     others = registered()
-    if measure not in others.names():
-        raise InputError(unknown("measure", measure, {*MEASURES, *others.names()}))
+    one_of(measure, "measure", {*MEASURES, *others.names()})
     return others.load(measure)
 
 

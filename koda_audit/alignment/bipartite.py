@@ -13,6 +13,7 @@ from koda_audit.errors import InputError
 
 PAIRS = 2**27  # of a query and a gallery row: 1 GiB for each matrix of them
 ITERATIONS = 2000
+RANK = 1e-10  # of the largest singular value: what is below is rounding
 MARGINAL = 1e-6  # how far a plan's masses may be off, summed over all rows
 
 
@@ -26,10 +27,11 @@ def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
 
     Args:
         queries, gallery: (n, d) and (m, d) unit rows.
-        k: coordinates, at most the smaller number of rows less 2.
+        k: coordinates, at most the smaller number of rows less 2. W has no more than one a dimension; what would be
+            rounding is left out.
 
     Returns:
-        ``figures``: the k singular values S, largest first.
+        ``figures``: ``coordinates``, how many there are, and their singular values S, largest first.
 
     >>> rows = torch.tensor([[1.0, 0.1], [0.9, 0.1], [0.1, 1.0], [0.1, 0.9]], dtype=torch.float64)
     >>> spectral(rows, rows, k=1).first[:, 0].sign().abs().tolist()
@@ -45,8 +47,11 @@ def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
     start = np.random.default_rng(0).standard_normal(min(weights.shape))
     u, s, vt = svds(first[:, None] * weights * second, k=k + 1, v0=start)
     order = np.argsort(-s)[1:]
+    order = order[s[order] > RANK]  # of the largest, which is 1
+    if not len(order):
+        raise InputError("all queries or all gallery rows are alike, so the graph has no coordinates: take others")
     new = [torch.from_numpy(scale[:, None] * v[:, order]) for scale, v in ((first, u), (second, vt.T))]
-    return Fitted(new[0], new[1], "shared", {"singular_values": s[order].tolist()})
+    return Fitted(new[0], new[1], "shared", {"coordinates": len(order), "singular_values": s[order].tolist()})
 
 
 def ot(queries: Tensor, gallery: Tensor, epsilon: float = 0.03) -> Fitted:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from koda_audit.alignment.maps import check_map, float64_units, renormalised
+from koda_audit._options import finite_number, whole_number
+from koda_audit.alignment.maps import check_map, float64_units, mapped, renormalised
 from koda_audit.alignment.methods import Method
 from koda_audit.alignment.operator import FIELDS, Alignment
 from koda_audit.alignment.samples import ingredient, rows_sha256, sample_keys
-from koda_audit.embeddings.container import Embeddings
+from koda_audit.embeddings.container import Embeddings, check_embeddings
 from koda_audit.errors import InputError, unknown
 from koda_audit.registry import alignments
 
@@ -52,6 +53,7 @@ def fit_alignment(
     >>> operator.apply(test).image.shape, operator.info["samples"], operator.info["frame"]
     ((20, 4), 20, 'shared')
     """
+    check_embeddings(embeddings, "embeddings")
     method = alignments().load(name)
     bound = method.fitted_on == "gallery"
     alone = method.fitted_on == "images"
@@ -76,6 +78,9 @@ def fit_alignment(
     widths = {side: rows.get(side, rows[first]).shape[1] for side in maps}  # of images alone: texts share their space
     for side, how in maps.items():
         check_map(how, len(rows.get(side, ())), widths[side])
+    figures = dict(fitted.figures)
+    if fitted.measured is not None:
+        figures |= fitted.measured(*(np.asarray(mapped(rows[side], how, side)) for side, how in maps.items()))
     normal = renormalised(tuple(maps.values()))
     info = {
         "definition": method.definition,
@@ -92,7 +97,7 @@ def fit_alignment(
         "model": embeddings.meta.get("model"),
         "model_hash": ingredient(embeddings, "model", "weights"),
         "ingredients": embeddings.meta.get("ingredients"),
-        "figures": dict(fitted.figures),
+        "figures": figures,
     }
     untouched = bound or method.fitted_on == "nothing"
     seen = np.empty(0, dtype=np.int64) if untouched else np.unique(sample_keys(embeddings))
@@ -111,7 +116,8 @@ def calibration_split(embeddings: Embeddings, share: float, seed: int = 0) -> tu
     >>> fit.ids, rest.ids
     (('2', '4', '7', '9'), ('0', '1', '3', '5', '6', '8'))
     """
-    if not 0 < share < 1:
+    whole_number(seed, "seed")
+    if not 0 < finite_number(share, "share") < 1:
         raise InputError(f"a share of {share} of the samples to fit on: expected more than 0 and less than 1")
     _, first, image = np.unique(sample_keys(embeddings)[:, 1], return_index=True, return_inverse=True)
     place = np.random.default_rng([seed, 0]).permutation(len(embeddings))[first[image]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,8 @@ class Step:
         """
         if self.centre is not None:
             points = points - self.centre
+            if self.offset is None:
+                _lengths(points)
         if self.matrix is not None:
             points = points @ self.matrix
         if self.offset is not None:
@@ -108,13 +110,15 @@ class Fitted:
     """What a fit formula returns for its two sides, images and texts or queries and gallery.
 
     ``frame`` is "first" where the second side is moved to where the first one lies, "shared" where both meet or stay in
-    a common place. ``figures`` are what the fit measured, in plain JSON types.
+    a common place. ``figures`` are what the fit measured, in plain JSON types; ``measured`` makes more of them from the
+    rows of both sides as ``Alignment.apply`` returns them, in their dtype.
     """
 
     first: Map
     second: Map
     frame: Frame = "shared"
     figures: Mapping[str, Any] = field(default_factory=dict)
+    measured: Callable[[Floats, Floats], Mapping[str, Any]] | None = None
 
 
 def unit_rows(points: Tensor) -> Tensor:
@@ -126,7 +130,13 @@ def unit_rows(points: Tensor) -> Tensor:
     >>> unit_rows(torch.tensor([[3.0, 4.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929]]
     """
-    lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+    units: Tensor = points / _lengths(points)
+    return units
+
+
+def _lengths(points: Tensor) -> Tensor:
+    """(n, 1); raises InputError for a row at 0."""
+    lengths: Tensor = torch.linalg.vector_norm(points, dim=1, keepdim=True)
     short = lengths[:, 0] <= NO_LENGTH
     if short.any():
         row = int(short.nonzero()[0, 0])
@@ -134,8 +144,7 @@ def unit_rows(points: Tensor) -> Tensor:
             f"row {row} comes to lie at 0 and has no direction ({int(short.sum())} such rows): "
             "it equals what the alignment subtracts; fit on more varied samples"
         )
-    units: Tensor = points / lengths
-    return units
+    return lengths
 
 
 def float64_units(values: Floats | Rows) -> Tensor:

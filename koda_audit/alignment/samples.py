@@ -13,6 +13,8 @@ from koda_audit.alignment.maps import CHUNK
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.rows import Floats, Rows
 
+SHORT = 1e-30  # entry: 1e-8 of it is a float32 with all its digits
+
 
 def ingredient(embeddings: Embeddings, part: str, name: str) -> Any:
     """One of the ingredients of stored embeddings, such as the fingerprint of the dataset; None where it is unknown.
@@ -54,14 +56,25 @@ def rows_sha256(*sides: Floats | Rows) -> str:
     state = hashlib.sha256()
     for side in sides:
         state.update(str(side.shape).encode())
-        state.update(np.ascontiguousarray(side, dtype=np.float32).data)
+        state.update(np.ascontiguousarray(_float32(side)).data)
     return state.hexdigest()
 
 
 def _vectors(image: Floats | Rows) -> Iterator[Floats]:
     """Row by row in float32; what lies on disk is read in large parts."""
     for start in range(0, len(image), CHUNK):
-        yield from np.asarray(image[start : start + CHUNK], dtype=np.float32)
+        yield from _float32(image[start : start + CHUNK])
+
+
+def _float32(rows: Floats | Rows) -> Floats:
+    """Rows in float32; those that are too long or too short for it at a length of their own."""
+    values = np.asarray(rows)
+    if values.dtype == np.float32:
+        return values
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    fits = (largest > SHORT) & (largest < 1 / SHORT) | (largest == 0)
+    scaled: Floats = (values / np.where(fits, 1.0, largest)).astype(np.float32)
+    return scaled
 
 
 def _hash(content: bytes) -> int:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 
 from koda_audit._contrast.solve import check_settings
 from koda_audit._kernels.bandwidth import TARGET
 from koda_audit._kernels.table import KERNELS
+from koda_audit._options import LARGEST, finite_number, one_of, whole_number
 from koda_audit.discrepancy.memory import available_memory, check_memory, dense_fits
 from koda_audit.discrepancy.paths import feature_width
-from koda_audit.embeddings.container import Embeddings
-from koda_audit.errors import InputError, unknown
+from koda_audit.embeddings.container import Embeddings, check_embeddings
+from koda_audit.errors import InputError
 
 FEATURES = ("auto", "exact", "random")
 PRESETS = ("paper",)
 N_FEATURES = 3000  # as in the paper
 PAPER_QUANTILE = 0.5
 MOST_HALVES = 10_000
-LARGEST = 2**32 - 1  # seed or number of features
 EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
 
 
@@ -109,12 +109,10 @@ def check_choices(
     models: dict[str, Embeddings], names: Mapping[str, tuple[str, Iterable[str]]], **numbers: int
 ) -> None:
     for kind, (name, known) in names.items():
-        if not isinstance(name, str) or name not in known:
-            raise InputError(unknown(kind, str(name), known))
+        one_of(name, kind, known)
     check_numbers(**numbers)
     for role, model in models.items():
-        if not isinstance(model, Embeddings):
-            raise InputError(f"the {role} is of type {type(model).__name__}: expected koda_audit.Embeddings")
+        check_embeddings(model, f"the {role}")
 
 
 def check_numbers(**numbers: int) -> None:
@@ -124,9 +122,7 @@ def check_numbers(**numbers: int) -> None:
     """
     for name, number in numbers.items():
         least = 1 if name.endswith("n_features") else 0
-        most = MOST_HALVES if name.endswith("halves") else LARGEST
-        if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= most:
-            raise InputError(f"{name} is {number!r}: expected a whole number from {least} to {most}")
+        whole_number(number, name, least, MOST_HALVES if name.endswith("halves") else LARGEST)
 
 
 def check_rule(floor: float | None, min_stability: float) -> None:
@@ -135,34 +131,8 @@ def check_rule(floor: float | None, min_stability: float) -> None:
     >>> check_rule(floor=None, min_stability=0.75)
     """
     for name, number, most in (("floor", floor, math.inf), ("min_stability", min_stability, 1)):
-        if name == "floor" and number is None:
-            continue
-        real = isinstance(number, Real) and not isinstance(number, bool)
-        if not real or not 0 <= float(number) <= most or math.isinf(float(number)):  # type: ignore[arg-type]
-            upper = "" if most == math.inf else f" to {most}"
-            raise InputError(f"{name} is {number!r}: expected a number from 0{upper}")
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """``device``, or CUDA where there is one.
-
-    Raises:
-        InputError: no such device, or one without float64.
-
-    >>> choose_device("cpu")
-    device(type='cpu')
-    """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"device is {device!r}: expected 'cpu', 'cuda' or 'cuda:N'") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device is '{chosen}': expected 'cpu' or 'cuda', which compute in float64")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is '{chosen}', but torch finds {torch.cuda.device_count()} CUDA devices: use 'cpu'")
-    return chosen
+        if name != "floor" or number is not None:
+            finite_number(number, name, 0, most)
 
 
 def _path(n: int, few: bool, features: str, path: str, available: int | None) -> str:

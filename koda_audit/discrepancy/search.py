@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._arrays import OnDevice, Vectors
+from koda_audit._arrays import OnDevice, Vectors, choose_device
 from koda_audit._contrast.solve import Contrast
 from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
 from koda_audit._kernels.blocks import Blocks, kernel_blocks
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, Plan, check_choices, choose_device, plan
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, Plan, check_choices, plan
 from koda_audit.discrepancy.findings import measures
 from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
 from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from koda_audit._host_arrays import host_array
 from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import DataError, InputError
 
@@ -21,20 +22,14 @@ def matrix(values: Any, name: str) -> Floats | Rows:
     Raises:
         InputError: no matrix of real numbers, or an empty one.
     """
-    array: NDArray[Any]
     if isinstance(values, Rows):
         return values
-    try:
-        if hasattr(values, "detach"):  # a torch tensor; numpy has no bfloat16
-            values = values.detach().cpu()
-            values = (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
-        array = np.asanyarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name} is no matrix of numbers: {error}") from error
+    array = host_array(values, name, "is no matrix of numbers")
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}: expected real numbers")
     if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+        with np.errstate(over="ignore"):  # what a wider float has beyond float64 is found by ``check_rows``
+            array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}: expected (rows, width), neither of them 0")
     return array
@@ -61,12 +56,9 @@ def texts(values: Any, name: str) -> tuple[str, ...]:
 
 def whole_numbers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     """Whole numbers of any dtype and shape; else an InputError."""
-    try:
-        array = np.asarray(values)
-        with np.errstate(invalid="ignore"):  # what is no number is found below
-            whole = array.astype(np.int64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{name} must be whole numbers: {error}") from error
+    array = host_array(values, name, "must be whole numbers")
+    with np.errstate(invalid="ignore"):  # what is no number is found below
+        whole: NDArray[np.int64] = array.astype(np.int64) if array.dtype.kind in "iubf" else np.empty(0, np.int64)
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and (array == whole).all()):
         raise InputError(f"{name} must be whole numbers, found {array.dtype}")
     return whole

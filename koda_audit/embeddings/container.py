@@ -290,6 +290,15 @@ class Embeddings:
             )
 
 
+def check_embeddings(value: Any, name: str) -> None:
+    """Raises InputError for what is none.
+
+    >>> check_embeddings(Embeddings([[1.0]]), "train")
+    """
+    if not isinstance(value, Embeddings):
+        raise InputError(f"{name} is of type {type(value).__name__}: expected koda_audit.Embeddings")
+
+
 def _unique(ids: Sequence[str]) -> list[str]:
     """Equal ids (the same image twice) told apart, in their order.
 

@@ -14,7 +14,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score, v_measure_score
 
-from koda_audit.errors import InputError, unknown
+from koda_audit._options import one_of, whole_number
+from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, unit_rows
 from koda_audit.evaluation.scores import Scores, per_image
 
@@ -83,8 +84,10 @@ def joint_clustering(
     n = len(units[0])
     if len(units[1]) != n:
         raise InputError(f"{n} images and {len(units[1])} texts: expected one text an image")
-    if protocol not in PROTOCOLS:
-        raise InputError(unknown("protocol", protocol, PROTOCOLS))
+    one_of(protocol, "protocol", PROTOCOLS)
+    for name, number in (("clusters", clusters), ("seed", seed)):
+        if number is not None:
+            whole_number(number, name)
     chosen = PROTOCOLS[protocol]
     classes = None if labels is None else one_label_each(labels, n)
     k = chosen.clusters if clusters is None else clusters

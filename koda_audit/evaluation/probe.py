@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from koda_audit._options import finite_number, whole_number
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, unit_rows
 from koda_audit.evaluation.scores import Scores, mean_per_class, per_image
@@ -51,6 +52,7 @@ def linear_probe(
     >>> found.values["probe_accuracy"], found.values["probe_mean_per_class_recall"]
     (0.6666666666666666, 0.75)
     """
+    whole_number(seed, "seed")
     train, test = (units.cpu().numpy() for units in unit_rows(train_image=train_image, test_image=test_image))
     known = one_label_each(train_labels, len(train), name="train_labels")
     true = one_label_each(test_labels, len(test), name="test_labels")
@@ -58,8 +60,8 @@ def linear_probe(
         raise InputError("train_labels hold a single class: a probe needs at least two")
     if C is None:
         C = _best(train, known, seed)
-    elif not C > 0:
-        raise InputError(f"C = {C}: expected a positive number, the inverse strength of the penalty")
+    elif not finite_number(C, "C", low=0):
+        raise InputError("C is 0: expected a positive number, the inverse strength of the penalty")
     hits = (_fitted(train, known, C).predict(test) == true).astype(np.float64)
     others = {"probe_mean_per_class_recall": mean_per_class(hits, true), "probe_C": C}
     return Scores.of({"probe_accuracy": per_image(hits)}, others)

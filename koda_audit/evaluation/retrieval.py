@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from koda_audit._options import several, whole_number
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import unit_rows
@@ -36,12 +37,16 @@ def zeroshot_retrieval(image: Any, text: Any, text_image: ArrayLike | None = Non
         Outcomes, one a text of ``image_retrieval_recall@k``, one an image of ``text_retrieval_recall@k``.
 
     Raises:
-        InputError: vectors of different widths, a zero row, ``text_image`` that does not fit, k below 1.
+        InputError: vectors of different widths, a zero row, ``text_image`` that does not fit, no k, one that
+            is no whole number of 1 or more.
 
     >>> found = zeroshot_retrieval(np.eye(2), [[1, 0], [0, 1], [2, 1]], text_image=[0, 1, 1], at=[1])
     >>> {name: round(value, 3) for name, value in found.values.items()}
     {'image_retrieval_recall@1': 0.667, 'text_retrieval_recall@1': 1.0}
     """
+    at = [whole_number(k, "k", least=1, most=None) for k in several(at, "at")]
+    if not at:
+        raise InputError("at is empty: recall needs at least one k")
     images, texts = unit_rows(image=image, text=text)
     n, m = len(images), len(texts)
     rows = np.arange(m) if text_image is None else whole_numbers(text_image, "text_image")
@@ -49,8 +54,6 @@ def zeroshot_retrieval(image: Any, text: Any, text_image: ArrayLike | None = Non
         raise InputError(f"{m} texts for {n} images: say with text_image which image each text belongs to")
     if rows.min() < 0 or rows.max() >= n:
         raise InputError(f"text_image must lie in 0..{n - 1}, found {rows.min()}..{rows.max()}")
-    if any(k < 1 for k in at):
-        raise InputError(f"recall at {tuple(at)}: expected k of 1 or more")
     owner = torch.from_numpy(rows).to(images.device)
     own = (texts * images[owner]).sum(dim=1)
     best = own.new_full((n,), -torch.inf).scatter_reduce(0, owner, own, "amax")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from koda_audit._options import whole_number
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import unit_rows
 from koda_audit.evaluation.ranks import TIED, expected_hits
@@ -39,6 +40,7 @@ def image_caption_selection(image: Any, text: Any, instances: int) -> Scores:
     {'image_acc': 0.0, 'text_acc': 1.0, 'acc': 0.0}
     """
     images, texts = unit_rows(image=image, text=text)
+    whole_number(instances, "instances", most=None)
     if instances < 1 or len(images) % instances or len(texts) % instances:
         raise InputError(
             f"{len(images)} images and {len(texts)} captions of {instances} instances: every instance needs as many"

@@ -85,15 +85,17 @@ def class_bias(image: Any, class_text: Any) -> NDArray[np.float64]:
 
 
 def gini(counts: ArrayLike) -> float:
-    """Gini coefficient 2 sum_r r m_(r) / (C sum m) - (C + 1) / C of counts m (C,), not all 0, in ascending order.
+    """Gini coefficient 2 sum_r r m_(r) / (C sum m) - (C + 1) / C of counts m (C,), in ascending order.
 
-    0 where all are equal, (C - 1) / C where one class has everything.
+    0 where all are equal, (C - 1) / C where one class has everything, nan where all are 0.
 
     >>> gini([5, 5]), gini([0, 0, 0, 8])
     (0.0, 0.75)
     """
     m = np.sort(np.asarray(counts, dtype=np.float64))
     size = len(m)
+    if not m.any():
+        return float("nan")
     return float(2 * (np.arange(1, size + 1) @ m) / (size * m.sum()) - (size + 1) / size)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from koda_audit._arrays import OnDevice
-from koda_audit.embeddings.container import Embeddings
-from koda_audit.errors import InputError, unknown
+from koda_audit._arrays import OnDevice, choose_device
+from koda_audit._options import one_of, whole_number
+from koda_audit.embeddings.container import Embeddings, check_embeddings
+from koda_audit.errors import InputError
 from koda_audit.evaluation.classification import zeroshot_classification
 from koda_audit.evaluation.clustering import joint_clustering
 from koda_audit.evaluation.probe import linear_probe
@@ -32,7 +33,7 @@ REMEDY = MappingProxyType(
 )
 
 
-def evaluate(embeddings: Embeddings, task: str, *, device: torch.device = CPU, **options: Any) -> Scores:
+def evaluate(embeddings: Embeddings, task: str, *, device: str | torch.device = CPU, **options: Any) -> Scores:
     """One benchmark on stored embeddings, aligned or not.
 
     ======================= ================== =========================================================
@@ -54,7 +55,7 @@ def evaluate(embeddings: Embeddings, task: str, *, device: torch.device = CPU, *
     Args:
         embeddings: of the test split.
         task: as above; the first four names are those of clip_benchmark.
-        device: where cosines are computed.
+        device: where cosines are computed, "cpu" or "cuda".
         options: as above.
 
     Raises:
@@ -64,13 +65,16 @@ def evaluate(embeddings: Embeddings, task: str, *, device: torch.device = CPU, *
     >>> evaluate(Embeddings(np.eye(2), [[3.0, 1.0], [2.0, 1.0]]), "zeroshot_retrieval", at=[1]).values
     {'image_retrieval_recall@1': 0.5, 'text_retrieval_recall@1': 1.0}
     """
-    if task not in TASKS:
-        raise InputError(unknown("evaluation", task, TASKS))
+    one_of(task, "evaluation", TASKS)
+    device = choose_device(device)
     run = TASKS[task]
     try:
         signature(run).bind(embeddings, device, **options)
     except TypeError as error:
         raise InputError(f"{task}: {error}") from error
+    for name, value in {"embeddings": embeddings, **options}.items():
+        if name in ("embeddings", "train", "unaligned") and not (name == "unaligned" and value is None):
+            check_embeddings(value, name)
     return run(embeddings, device, **options)
 
 
@@ -84,6 +88,7 @@ def _retrieval(model: Embeddings, device: torch.device, at: Sequence[int] = AT) 
 
 
 def _selection(model: Embeddings, device: torch.device, images_per_instance: int = 1) -> Scores:
+    whole_number(images_per_instance, "images_per_instance", least=1)
     text = _part(model, "text")
     assert model.text_image is not None
     order = np.argsort(model.text_image, kind="stable")
@@ -93,7 +98,7 @@ def _selection(model: Embeddings, device: torch.device, images_per_instance: int
         raise InputError(
             f"images have {captions.min()} to {captions.max()} captions: selection needs {as_many} an image"
         )
-    instances = len(model) // max(images_per_instance, 1)
+    instances = len(model) // images_per_instance
     if instances * images_per_instance != len(model):
         raise InputError(f"{len(model)} images are no whole number of instances of {images_per_instance} images")
     return image_caption_selection(_on(model.image, device), _on(text, device)[order], instances)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from koda_audit._arrays import choose_device
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.agreement import lobe_agreement
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_numbers, choose_device, plan
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_numbers, plan
 from koda_audit.discrepancy.find import find_discrepancies, self_excess
 from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.quality import lobe_quality

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from koda_audit._arrays import OnDevice
+from koda_audit._arrays import OnDevice, choose_device
 from koda_audit._gap.by_group import modality_gap_by_group
 from koda_audit._gap.intervals import Estimate
 from koda_audit._gap.measured import PAIRWISE_ROWS
 from koda_audit._gap.metrics import modality_gap
 from koda_audit._gap.table import METRICS, VARIANTS
-from koda_audit.discrepancy.choices import choose_device
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError

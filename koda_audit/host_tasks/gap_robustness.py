@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._arrays import OnDevice
+from koda_audit._arrays import OnDevice, choose_device
 from koda_audit._gap.robustness import GapRobustness, check_settings, gap_robustness
 from koda_audit._gap.translate import METRICS, check_rank
-from koda_audit.discrepancy.choices import choose_device
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError, unknown
@@ -133,7 +132,7 @@ class GapRobustnessTask:
 
 
 def _rank(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+    return float(text) if set(text.lower()) & set(".e") else int(text)
 
 
 def _drawn(n: int, most: int, seed: int) -> Rows:

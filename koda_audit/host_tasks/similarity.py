@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from koda_audit._arrays import OnDevice
+from koda_audit._arrays import OnDevice, choose_device
 from koda_audit._kernels.directions import directions
 from koda_audit._similarity.measure import DEFAULT, ROWS, similarity
-from koda_audit.discrepancy.choices import choose_device
 from koda_audit.document import Outcome
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
