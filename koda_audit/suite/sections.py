@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from koda_audit._stats.clusters import mean_interval
 from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.gap_quality import gap_against_quality
 from koda_audit.suite.plan import Cell, Plan
 
 Cells = Mapping[Cell, Finished]
+DRAWS = 999  # of the interval of a change: a report has many
 SAMPLE = "sample "  # what the name of a sample's picture begins with
 SHOWN_GAP = ("centroid_gap", "raw_gap_rms", "dist_gap_paired", "rmg", "linear_sep", "mix_bias_image", "frechet_cov")
 
@@ -71,20 +74,15 @@ def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
 
 def _benchmarks(finished: Cells) -> Iterator[Section]:
     done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
-    plain: dict[tuple[str, str, str, str], float | None] = {
-        (cell.model, cell.dataset, cell.task, number.metric): number.value
-        for cell, each in done.items()
-        if cell.alignment is None
-        for number in each.numbers
-    }
+    plain = {(cell.model, cell.dataset, cell.task): each for cell, each in done.items() if cell.alignment is None}
     for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
         rows = []
         for cell, each in done.items():
             if (cell.dataset, cell.task) != (dataset, task):
                 continue
+            before = plain.get((cell.model, dataset, task)) if cell.alignment else None
             for number in each.numbers:
-                before = plain.get((cell.model, dataset, task, number.metric)) if cell.alignment else None
-                known = before is not None and number.value is not None
+                change, span = _change(before, each, number.metric)
                 rows.append(
                     {
                         "metric": number.metric,
@@ -92,9 +90,8 @@ def _benchmarks(finished: Cells) -> Iterator[Section]:
                         "alignment": cell.alignment or "none",
                         "value": number.value,
                         "95 % interval": _interval(number),
-                        "change": number.value - before
-                        if known and number.value is not None and before is not None
-                        else None,
+                        "change": change,
+                        "95 % interval of it": span,
                         "chance": each.facts["chance"].get(number.metric),
                         "n": number.n,
                     }
@@ -102,12 +99,32 @@ def _benchmarks(finished: Cells) -> Iterator[Section]:
         table = pd.DataFrame(rows)
         order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
         table = table.sort_values("metric", key=lambda column: column.map(order), kind="stable")
-        aligned = " *Change* is against the same model without alignment." if table["change"].notna().any() else ""
+        aligned = ""
+        if table["change"].notna().any():
+            aligned = " *Change* is against the same model without alignment, its interval that of the same images."
         yield Section(
             f"Benchmark {task} on {dataset}",
             "Intervals by the bootstrap over images, each drawn with all of its captions." + aligned,
             table.dropna(axis="columns", how="all"),
         )
+
+
+def _change(before: Finished | None, after: Finished, metric: str) -> tuple[float | None, str | None]:
+    """What an alignment changes of a number, and the interval of the change, query by query."""
+    values = [
+        {number.metric: number.value for number in each.numbers}.get(metric)
+        for each in (before, after)
+        if each is not None
+    ]
+    if len(values) < 2 or values[0] is None or values[1] is None:
+        return None, None
+    assert before is not None
+    change = values[1] - values[0]
+    if metric not in before.outcomes or metric not in after.outcomes:
+        return change, None
+    (earlier, image), (later, _) = before.outcomes[metric], after.outcomes[metric]
+    low, high = mean_interval(later.astype(np.float64) - earlier, image, draws=DRAWS)
+    return change, f"{low:.4g} to {high:.4g}"
 
 
 def _published(plan: Plan, finished: Cells) -> Iterator[Section]:
