@@ -14,6 +14,10 @@ curriculum  of ``colour``, for each alpha_target: as maps of stored embeddings (
             towers (--tower_seeds), against plain centring. mix_bias and effective_dim are means of both sides, the
             latter in parts of that before.
 
+Of kernel alignment, the defaults chose a weight of 30,000: the excess falls by 16 % (5.7 standard deviations), AMI
+with the ground rises from .005 to .38 (teacher .44), and accuracy falls by .0215, a little more than the .02 that one
+might allow. With 15,000 it falls by .014, the excess by 6 % (2.7 standard deviations), and AMI reaches .21.
+
 The published claim is that the curriculum closes what centring cannot, the distribution gap, at no cost. Here that
 holds in part. Centring leaves dist_gap_rel at .099; both towers at alpha_target 1 reach .068, but plain contrastive
 training of the same length, alpha_target 0, reaches .073 by itself. mix_bias falls from .81 to .78 (centring: .80),
