@@ -35,8 +35,8 @@ def finite_number(value: Any, name: str, low: float = -math.inf, high: float = m
     except OverflowError:  # a whole number beyond all floats
         real = math.inf
     if not (math.isfinite(real) and low <= real <= high):
-        bound = "" if low == -math.inf else f" from {low:g}{_upper(None if high == math.inf else high)}"
-        raise InputError(f"{name} is {value!r}: expected a finite number{bound}")
+        bounds = f"number from {low:g}{_upper(None if high == math.inf else high)}"
+        raise InputError(f"{name} is {value!r}: expected a {'finite number' if low == -math.inf else bounds}")
     return real
 
 

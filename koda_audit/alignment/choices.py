@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping
-from numbers import Integral, Real
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 from torch import Tensor
 
 from koda_audit._arrays import matrix
-from koda_audit.errors import InputError, unknown
-
-
-def number(value: Any, name: str, low: float = -math.inf) -> float:
-    """A finite real number, at least ``low``; else an InputError.
-
-    >>> number(2, "lam", low=0)
-    2.0
-    """
-    real = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    if not (math.isfinite(real) and real >= low):
-        bound = "" if low == -math.inf else f" of at least {low:g}"
-        raise InputError(f"{name}={value!r}: expected a finite number{bound}")
-    return real
+from koda_audit._options import LARGEST, finite_number, one_of, whole_number
+from koda_audit.errors import InputError
 
 
 def whole(value: Any, name: str, high: int, why: str) -> int:
@@ -33,31 +21,42 @@ def whole(value: Any, name: str, high: int, why: str) -> int:
     >>> whole(3, "k", 4, "the width")
     3
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= high:
-        raise InputError(f"{name}={value!r}: expected a whole number from 1 to {high}, {why}")
-    return int(value)
+    try:
+        return whole_number(value, name, 1, high)
+    except InputError as error:
+        raise InputError(f"{error}, {why}") from None
 
 
-def check_kinds(method: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raises InputError for a word where the default is a number, or true or false.
+def check_kinds(formula: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError for values that the annotations of ``formula`` do not allow, before any work.
 
-    >>> check_kinds("kuea", {"lr": 0.1, "kernel": "cosine"}, {"lr": 1, "kernel": "gaussian"})
+    A float must be finite, and a seed not negative. Other kinds than bool, int, float, text, path and Literal, and what
+    only a type checker can resolve, are left to the formula.
+
+    >>> def fit(rows: Tensor, lam: float = 0.5, unit: Literal["raw", "unit"] = "raw") -> None: ...
+    >>> check_kinds(fit, {"lam": 1, "unit": "unit"})
     """
+    try:
+        hints = get_type_hints(formula)
+    except NameError:
+        return
     for name, value in given.items():
-        default = defaults.get(name)
-        if isinstance(default, (bool, int, float)) and not isinstance(value, (bool, int, float)):
-            expected = "true or false" if isinstance(default, bool) else "a number"
-            spelled = value if isinstance(value, str) else json.dumps(value)
-            raise InputError(f"{name}={spelled} of '{method}': expected {expected}")
-
-
-def one_of(value: Any, name: str, choices: Iterable[str]) -> None:
-    """Raises InputError for what is none of the choices.
-
-    >>> one_of("raw", "unit", ("raw", "unit"))
-    """
-    if value not in (known := tuple(choices)):
-        raise InputError(unknown(name, str(value), known))
+        hint = hints.get(name, Any)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        words = [str(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        if (value is None and type(None) in kinds) or str(value) in words:
+            continue
+        if bool in kinds and not isinstance(value, (bool, np.bool_)):
+            raise InputError(f"{name} is {value!r}: expected true or false")
+        if float in kinds:
+            finite_number(value, name)
+        elif int in kinds:
+            whole_number(value, name, 0 if name == "seed" else -LARGEST)
+        elif {str, Path} & {*kinds}:
+            if not isinstance(value, (str, Path)):
+                raise InputError(f"{name} is {value!r}: expected a text")
+        elif words:
+            one_of(str(value), name, words)
 
 
 def vector(values: Any, name: str, width: int) -> Tensor:
