@@ -21,7 +21,7 @@ from koda_audit.errors import InputError
 from koda_audit.host.arguments import check_numbers, dataset_root
 from koda_audit.host.options import default_store
 from koda_audit.host.runner import embedded, load
-from koda_audit.host_tasks.aligned_choice import Choice, check_share, label, setting
+from koda_audit.host_tasks.aligned_choice import Choice, check_share, distinct, label
 from koda_audit.models import ModelSpec, check_model, load_model
 from koda_audit.report.markdown import terminal_table
 
@@ -39,7 +39,7 @@ def align(args: argparse.Namespace) -> None:
     objects = [name for name, value in given.items() if value is not None]
     tower = args.mode == "tower"
     if tower:
-        trained = tower_arguments(args.name, spec, {"seed": args.seed, **dict(map(setting, args.set))})
+        trained = tower_arguments(args.name, spec, {"seed": args.seed, **distinct(args.set)})
         _check_tower(args)
     choice = Choice.named(args.name, () if tower else args.set, objects)
     members = None if not args.members else pd.concat(map(read_members, args.members))

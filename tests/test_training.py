@@ -226,7 +226,7 @@ def test_folder_that_is_a_file(tmp_path):
 
 @pytest.mark.parametrize("given", [{"steps": 0}, {"batch": 1}, {"lr": float("nan")}, {"lr": -1.0}, {"warmup": 1.5}])
 def test_recipes_out_of_range(given):
-    with pytest.raises(InputError, match=f"{next(iter(given))}="):
+    with pytest.raises(InputError, match=f"{next(iter(given))} is "):
         Recipe(**{"steps": 5, "batch": 2, "lr": 0.1, **given})
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from koda_audit.alignment.choices import one_of, whole
+from koda_audit._options import one_of
+from koda_audit.alignment.choices import whole
 from koda_audit.alignment.maps import Map, Residual, Step
 
 Kind = Literal["linear", "low_rank", "residual"]

@@ -7,7 +7,8 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from koda_audit.alignment.choices import number, one_width, whole
+from koda_audit._options import finite_number
+from koda_audit.alignment.choices import one_width, whole
 from koda_audit.alignment.maps import NO_LENGTH, UNIT, Fitted
 from koda_audit.errors import InputError
 
@@ -70,7 +71,7 @@ def ot(queries: Tensor, gallery: Tensor, epsilon: float = 0.03) -> Fitted:
     >>> torch.allclose(ot(x, x).second, x)
     True
     """
-    number(epsilon, "epsilon", low=1e-4)
+    finite_number(epsilon, "epsilon", low=1e-4)
     plan = transport_plan(2 - 2 * _similarities(gallery, queries), epsilon)
     return Fitted(UNIT, plan @ queries, "first")
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from koda_audit.alignment.choices import number, one_of, one_width, vector
+from koda_audit._options import finite_number, one_of
+from koda_audit.alignment.choices import one_width, vector
 from koda_audit.alignment.maps import NO_LENGTH, UNIT, Fitted, Step
 from koda_audit.errors import InputError
 
@@ -54,7 +55,7 @@ def mg_shift(image: Tensor, text: Tensor, lam: float = 0.5, unit: Literal["raw",
     >>> shift.first[0].offset.tolist(), shift.second[0].offset.tolist()
     ([-0.25, 0.25], [0.25, -0.25])
     """
-    number(lam, "lam")
+    finite_number(lam, "lam")
     one_of(unit, "unit", ("raw", "unit"))
     one_width(image, text)
     gap = image.mean(dim=0) - text.mean(dim=0)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from koda_audit.alignment.choices import number
+from koda_audit._options import finite_number
 from koda_audit.errors import InputError
 
 
@@ -99,7 +99,7 @@ class Phases:
     def __post_init__(self) -> None:
         for name in ("alpha_target", "anchor", "ramp", "rise"):
             if getattr(self, name) is not None:
-                number(getattr(self, name), name, low=0)
+                finite_number(getattr(self, name), name, low=0)
         if self.alpha_target > 1:
             raise InputError(f"alpha_target={self.alpha_target!r}: expected a share, 0 to 1")
         if self.anchor + self.ramp > 1:

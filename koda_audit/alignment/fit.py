@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from koda_audit._options import finite_number, whole_number
+from koda_audit.alignment.choices import check_kinds
 from koda_audit.alignment.maps import check_map, float64_units, mapped, renormalised
 from koda_audit.alignment.methods import Method
 from koda_audit.alignment.operator import FIELDS, Alignment
@@ -132,7 +133,7 @@ def method_arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any
     """All parameters of the method's formula, given or default.
 
     Raises:
-        InputError: one that it does not have, or lacks.
+        InputError: one that it does not have, or lacks; a value of another kind than its formula takes.
     """
     sides = 1 if method.fitted_on == "images" else 2
     known = {name: part.default for name, part in list(signature(method.fit).parameters.items())[sides:]}
@@ -141,6 +142,7 @@ def method_arguments(method: Method, params: Mapping[str, Any]) -> dict[str, Any
             if not known:
                 raise InputError(f"'{method.name}' has no parameters, got '{name}'")
             raise InputError(unknown(f"parameter of '{method.name}'", name, known))
+    check_kinds(method.fit, params)
     arguments = {**known, **params}
     missing = [name for name, value in arguments.items() if value is Parameter.empty]
     if missing:

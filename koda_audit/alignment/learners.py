@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from koda_audit._arrays import OnDevice
-from koda_audit.alignment.choices import number, one_of, whole
+from koda_audit._options import finite_number, one_of
+from koda_audit.alignment.choices import whole
 from koda_audit.alignment.curriculum import Phases, alignment_loss, contrastive_loss, gradient_ratio
 from koda_audit.alignment.distributed import gathered
 from koda_audit.alignment.kernel_loss import (
@@ -58,13 +59,14 @@ class KernelGoal:
     anchor_scale: float | Literal["rms"] = 1.0
 
     def __post_init__(self) -> None:
-        number(self.weight, "weight", low=0)
+        finite_number(self.weight, "weight", low=0)
         one_of(self.kernel, "kernel", KERNELS)
         one_of(self.pairs, "pairs", ("offdiag", "all"))
         whole(self.degree, "degree", 99, "the power of the polynomial")
         for name in ("rho", "rho_teacher", "anchor_scale"):
             value = getattr(self, name)
-            if value is not None and not (name == "anchor_scale" and value == "rms") and not number(value, name) > 0:
+            free = value is None or (name == "anchor_scale" and value == "rms")
+            if not free and not finite_number(value, name) > 0:
                 raise InputError(f"{name}={value!r}: expected a positive number")
 
 
@@ -148,7 +150,7 @@ class CurriculumLearner(nn.Module):
     def __init__(self, student: nn.Module, captions: Tensor, phases: Phases, scale: float, beta: float) -> None:
         super().__init__()
         self.student, self.captions, self.phases = student, captions, phases
-        self.scale, self.beta = number(scale, "scale", low=0), number(beta, "beta", low=0)
+        self.scale, self.beta = finite_number(scale, "scale", low=0), finite_number(beta, "beta", low=0)
         self.register_buffer("alpha", torch.zeros((), dtype=torch.float64))
 
     def groups(self) -> list[dict[str, Any]]:

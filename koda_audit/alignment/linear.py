@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from koda_audit.alignment.choices import number, one_of, one_width, whole
+from koda_audit._options import finite_number, one_of
+from koda_audit.alignment.choices import one_width, whole
 from koda_audit.alignment.maps import UNIT, Fitted, Step
 
 Target = Literal["shared", "image"]
@@ -60,7 +61,7 @@ def ridge(
     >>> torch.allclose(twice, 2 * torch.eye(2, dtype=torch.float64))
     True
     """
-    number(lam, "lam", low=0)
+    finite_number(lam, "lam", low=0)
     one_of(str(prior), "prior", ("I", "0"))
     mx, my = image.mean(dim=0), text.mean(dim=0)
     x, y = image - mx, text - my
@@ -85,7 +86,7 @@ def coral(image: Tensor, text: Tensor, eps: float = 0.01, frame: Target = "image
     >>> torch.allclose(coral(x, x).second[0].matrix, torch.eye(2, dtype=torch.float64))
     True
     """
-    number(eps, "eps", low=0)
+    finite_number(eps, "eps", low=0)
     one_width(image, text)
     colouring = matrix_power(covariance(text), -0.5, eps) @ matrix_power(covariance(image), 0.5, eps)
     return _onto_images(colouring, image.mean(dim=0), text.mean(dim=0), frame, renormalise)
@@ -105,7 +106,7 @@ def zca(image: Tensor, text: Tensor, eps: float = 0.01, renormalise: bool = True
     >>> covariance(zca(x, x, eps=0.0, renormalise=False).first[0](x)).round(decimals=9).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    number(eps, "eps", low=0)
+    finite_number(eps, "eps", low=0)
     first, second = (
         Step(side.mean(dim=0), matrix_power(covariance(side), -0.5, eps), renormalise=renormalise)
         for side in (image, text)
@@ -133,8 +134,8 @@ def cca(
     [1.0, 1.0]
     """
     whole(k, "k", min(image.shape[1], text.shape[1], len(image) - 1), "the smaller width and the pairs less one")
-    number(reg, "reg", low=0)
-    number(scale, "scale", low=0)
+    finite_number(reg, "reg", low=0)
+    finite_number(scale, "scale", low=0)
     mx, my = image.mean(dim=0), text.mean(dim=0)
     a, b = (matrix_power(covariance(side), -0.5, reg) for side in (image, text))
     u, s, vt = torch.linalg.svd(a @ ((image - mx).T @ (text - my) / len(image)) @ b)

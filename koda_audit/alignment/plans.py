@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from koda_audit._options import finite_number
 from koda_audit.alignment.batches import SHARE, Batches
-from koda_audit.alignment.choices import number, whole
+from koda_audit.alignment.choices import whole
 from koda_audit.alignment.learners import KernelGoal
 from koda_audit.alignment.training import Recipe
 from koda_audit.errors import InputError
@@ -39,7 +40,7 @@ class TowerPlan:
 
     def __post_init__(self) -> None:
         whole(self.epochs, "epochs", 10**6, "passes over the samples")
-        share = number(self.share, "share", low=0)
+        share = finite_number(self.share, "share", low=0)
         if share > 1:
             raise InputError(f"share={share}: expected 0 to 1")
         self.recipe(1)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from koda_audit import __version__
 from koda_audit._files import atomic_write, digest, write_json
+from koda_audit._options import one_of
 from koda_audit.alignment.adapters import Both
-from koda_audit.alignment.choices import one_of
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own, ranks
 from koda_audit.alignment.learners import CurriculumLearner, KernelGoal, KernelLearner

@@ -8,7 +8,8 @@ from inspect import signature
 from types import MappingProxyType
 from typing import Any
 
-from koda_audit.alignment.choices import check_kinds, one_of
+from koda_audit._options import one_of
+from koda_audit.alignment.choices import check_kinds
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.learners import KernelGoal
 from koda_audit.alignment.plans import TowerPlan, kuea_paper
@@ -53,7 +54,8 @@ def tower_arguments(name: str, student: ModelSpec, settings: Mapping[str, Any]) 
     for key in settings:
         if key not in known:
             raise InputError(unknown(f"setting of '{name}' in tower mode", key, [*known, "preset"]))
-    check_kinds(name, known, settings)
+    for formula in (KernelGoal if name == "kuea" else TRAINERS[name], TowerPlan):
+        check_kinds(formula, settings)
     chosen = {**known, **settings}
     plan = replace(plan, **{key: chosen[key] for key in planned})
     if name == "kuea":

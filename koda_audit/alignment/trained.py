@@ -11,9 +11,10 @@ from torch import Tensor
 
 from koda_audit._arrays import matrix
 from koda_audit._files import digest
+from koda_audit._options import one_of
 from koda_audit.alignment.adapters import Adapter, Both, Kind
 from koda_audit.alignment.batches import SHARE, Batches
-from koda_audit.alignment.choices import one_of, one_width, whole
+from koda_audit.alignment.choices import one_width, whole
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own
 from koda_audit.alignment.kernel_loss import DEGREE, Kernel

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from koda_audit._options import finite_number, whole_number
 from koda_audit.alignment.checkpoint import Checkpoints
-from koda_audit.alignment.choices import number
 from koda_audit.alignment.distributed import average_gradients, ranks
-from koda_audit.errors import InputError, KodaAuditError
+from koda_audit.errors import KodaAuditError
 
 Figures = dict[str, Any]
 """Numbers, or tensors of one number."""
@@ -58,10 +58,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch", 2), ("warmup", 0), ("seed", 0), ("save_every", 1), ("log_every", 1)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
-                raise InputError(f"{name}={getattr(self, name)!r}: expected a whole number from {low}")
+            whole_number(getattr(self, name), name, low, None)
         for name in ("lr", "weight_decay"):
-            number(getattr(self, name), name, low=0)
+            finite_number(getattr(self, name), name, low=0)
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step``, in parts of the peak.

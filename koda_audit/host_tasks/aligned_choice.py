@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from koda_audit.alignment.choices import check_kinds
 from koda_audit.alignment.fit import fit_alignment, method_arguments
 from koda_audit.alignment.methods import Method
 from koda_audit.alignment.operator import Alignment, load_alignment
@@ -68,11 +67,11 @@ class Choice:
             objects: those of ``OBJECTS`` that ``fit`` will be given.
 
         Raises:
-            InputError: an unknown method, a parameter that it does not have, or a word in place of a number; an object
-                that it lacks or does not take.
+            InputError: an unknown method, a parameter that it does not have, or a value of another kind, such as a word
+                in place of a number; an object that it lacks or does not take.
         """
         method = alignments().load(name)
-        params, known = dict(map(setting, settings)), signature(method.fit).parameters
+        params, known = distinct(settings), signature(method.fit).parameters
         for key, (what, option) in OBJECTS.items():
             if key in params:
                 raise InputError(f"{key} is no PARAMETER=VALUE: name {what} with {option}, in koda-audit align")
@@ -83,7 +82,6 @@ class Choice:
         bound = method.fitted_on == "gallery"  # then ``fit_alignment`` takes the side that is ranked, too
         given = {key: value for key, value in params.items() if not (bound and key == "gallery")}
         method_arguments(method, {**given, **dict.fromkeys(objects)})
-        check_kinds(name, {key: part.default for key, part in known.items()}, params)
         return cls(method, params)
 
     @property
@@ -144,6 +142,20 @@ def label(alignment: Alignment) -> str:
     return f"{alignment.name}{':' if params else ''}{params}{mark}"
 
 
+def distinct(settings: Iterable[str]) -> dict[str, Any]:
+    """The values of PARAMETER=VALUE each.
+
+    Raises:
+        InputError: what is none, or the same parameter twice.
+    """
+    found: dict[str, Any] = {}
+    for name, value in map(setting, settings):
+        if name in found:
+            raise InputError(f"{name} is given twice: give it once")
+        found[name] = value
+    return found
+
+
 def setting(text: str) -> tuple[str, Any]:
     """PARAMETER=VALUE; a value that is no JSON is text.
 
@@ -152,7 +164,7 @@ def setting(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise InputError(f"'{text}' is no PARAMETER=VALUE")
+        raise InputError(f"'{text}' is no PARAMETER=VALUE: leave the colon out, or name a parameter such as lam=0.5")
     try:
         return name, json.loads(value)
     except ValueError:
