@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +24,7 @@ from koda_audit.errors import InputError, StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
+ABANDONED = 86_400  # seconds after which nobody still writes a temporary file
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # the wide forms too: some programs take them alike
 
 
@@ -34,6 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
             temporary = Path(stream.name)
             yield stream
@@ -48,6 +53,27 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def checked_folder(place: str | Path) -> Path:
+    """A place for files.
+
+    Raises:
+        InputError: no path, one that no file system takes, or a file.
+    """
+    if not isinstance(place, (str, Path)):
+        raise InputError(f"{place!r} is of type {type(place).__name__}: expected the path of a folder")
+    folder = Path(place)
+    try:
+        is_file = not stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        return folder
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        fault = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(place)[:80]!r} can be no folder: {fault}") from error
+    if is_file:
+        raise InputError(f"{folder} is a file: choose a folder")
+    return folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,6 +176,14 @@ def reason(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and run again"
     return f"{(error.strerror or str(error)).lower()}; choose another place or mend its permissions"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Temporary files of writes to ``path`` that were killed."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - file.stat().st_mtime > ABANDONED:
+                file.unlink()
 
 
 def _umask() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -509,6 +510,7 @@ DAMAGE = {
     "side": (lambda f: rewrite(f, lambda r: r["renormalise"].update(sound=[])), "does not describe an alignment"),
     "path": (lambda f: rewrite(f, lambda r: r["renormalise"].update({"../x": []})), "does not describe an alignment"),
     "name": (lambda f: rewrite(f, lambda r: r.update(name=5)), "does not describe an alignment"),
+    "scoring": (lambda f: rewrite(f, lambda r: r["info"].pop("scoring")), "damaged: KeyError 'scoring'"),
     "flags": (lambda f: rewrite(f, lambda r: r["renormalise"].update(text=5)), "damaged: TypeError"),
     "rows": (lambda f: rewrite(f, lambda r: r["renormalise"].update(text=None)), "damaged: KeyError"),
     "width": (lambda f: retensor(f, lambda t: t.update({"text.0.centre": t["text.0.centre"][:3]})), "rows of 8"),
@@ -543,18 +545,58 @@ def test_tensors_of_another_alignment_are_found(tmp_path):
         load_alignment(tmp_path / "one")
 
 
-def test_a_save_that_fails_leaves_no_alignment_that_could_be_loaded(tmp_path, monkeypatch):
-    operator = fit_alignment("center", samples())
-    operator.save(tmp_path)
+@pytest.mark.parametrize("written", [0, 1])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_save_that_fails_leaves_what_was_there(written, there, tmp_path, monkeypatch):
+    """On the numbers or on the record; where there was no alignment, none can be loaded."""
+    before, after = (fit_alignment("center", samples(seed)) for seed in (0, 1))
+    if there:
+        before.save(tmp_path)
+    files = sorted(file.name for file in tmp_path.iterdir())
+    fsync, done = os.fsync, []
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(number):
+        if len(done) == written:
+            raise OSError(28, "No space left on device")
+        done.append(fsync(number))
 
     monkeypatch.setattr("koda_audit._files.os.fsync", full)
     with pytest.raises(StoreError, match="the disk is full"):
-        operator.save(tmp_path)
-    with pytest.raises(StoreError, match=r"alignment\.json is missing"):
-        load_alignment(tmp_path)
+        after.save(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
+    if there:
+        assert load_alignment(tmp_path).info == before.info
+    else:
+        with pytest.raises(StoreError, match=r"alignment\.json is missing"):
+            load_alignment(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["numbers", "record"])
+def test_a_save_that_is_killed_leaves_the_one_before_or_the_new_one(moment, tmp_path):
+    """Killed once the new numbers lie there, or once their record does too; and it can be saved again."""
+    before, after = (fit_alignment("center", samples(seed)) for seed in (0, 1))
+    before.save(tmp_path)
+    after.save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "alignment.safetensors", tmp_path / "alignment.next.safetensors")
+    if moment == "record":
+        shutil.copy(tmp_path / "other" / "alignment.json", tmp_path)
+    assert load_alignment(tmp_path).info == (after if moment == "record" else before).info
+    before.save(tmp_path)
+    assert load_alignment(tmp_path).info == before.info
+    assert not (tmp_path / "alignment.next.safetensors").exists()
+
+
+def test_what_no_file_can_hold_is_refused_before_any_is_written(tmp_path):
+    embeddings = samples(meta={"model": "\ud800"})
+    with pytest.raises(InputError, match="provenance must be plain JSON types"):
+        fit_alignment("center", embeddings).save(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("place", ["a\0b", "x" * 300, 5])
+def test_what_is_no_place_for_files(place):
+    with pytest.raises(InputError, match=r"can be no folder|expected the path of a folder"):
+        fit_alignment("center", samples()).save(place)
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from koda_audit import Embeddings
+from koda_audit._files import write_text
 from koda_audit.embeddings.files import ALONE, read_shard
 from koda_audit.embeddings.rows import Rows
 from koda_audit.errors import InputError, StoreError
@@ -131,3 +133,13 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(Embeddings.load(tmp_path / "good")) == 4
     with pytest.raises(InputError, match=r"manifest\.json is a file: choose a folder"):
         sample().save(tmp_path / "good" / "manifest.json")
+
+
+def test_temporary_files_of_killed_writes_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (".a.json.abcdefgh", ".a.json.12345678", ".b.json.abcdefgh"))
+    for file in (old, young, other):
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    write_text(tmp_path / "a.json", "{}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([young.name, other.name, "a.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -216,6 +217,50 @@ def test_checkpoint_without_its_tensors(tmp_path):
     (tmp_path / "step-4.safetensors").unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"step": "x"}, {"step": 8}, {"history": []}, {"history": 5}])
+def test_checkpoint_that_tells_of_no_step(tmp_path, changed):
+    interrupted(tmp_path)
+    file = tmp_path / "step-4.json"
+    record = {**json.loads(file.read_text("utf-8")), **changed}
+    record.pop("checksum")
+    checkpoint.write_json(file, {**record, "checksum": checkpoint.digest(record)})
+    with pytest.raises(StoreError, match=r"step-4.json is damaged|step-4.safetensors is damaged"):
+        run(tmp_path)
+
+
+def test_other_files_in_the_folder_stay(whole, tmp_path):
+    for name in ("step-abc.json", "step-notes.txt", "step-1.txt"):
+        (tmp_path / name).write_text("mine")
+    assert same(run(tmp_path), whole)
+    assert {"step-abc.json", "step-notes.txt", "step-1.txt"} <= {*steps(tmp_path)}
+
+
+def test_the_callers_generators_go_on_as_if_nothing_had_been_trained(tmp_path):
+    interrupted(tmp_path)
+    drawn = []
+    for resumed in (False, True):
+        learner = Noisy()
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        if resumed:
+            train(learner, feed, RECIPE, tmp_path)
+        drawn.append((torch.rand(3).tolist(), np.random.random(3).tolist(), random.random()))
+    assert drawn[0] == drawn[1]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_step(tmp_path, monkeypatch):
+    def never(number):
+        raise AssertionError
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("koda_audit._files.tempfile.TemporaryFile", refused)
+    with pytest.raises(InputError, match=r"the folder of the checkpoints .* cannot be written: permission denied"):
+        run(tmp_path, never)
 
 
 def test_folder_that_is_a_file(tmp_path):

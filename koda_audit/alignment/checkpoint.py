@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from koda_audit._files import atomic_write, digest, strict, write_json
+from koda_audit._files import atomic_write, checked_folder, digest, strict, write_json
 from koda_audit.errors import InputError, StoreError
 
 FORMAT = "koda_audit training 1"
+OWN = re.compile(r"step-([0-9]+)\.(?:json|safetensors)")
 MODEL, OPTIMISER, GENERATOR = "model.", "optimiser.", "generator."
 
 
@@ -34,14 +37,12 @@ class Checkpoints:
         run: all that the weights depend on, in plain JSON types; a checkpoint of another run is refused.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file: choose a folder")
-        self.folder, self.run = folder, strict(run)
+    def __init__(self, folder: str | Path, run: Mapping[str, Any]) -> None:
+        self.folder, self.run = checked_folder(folder), strict(run)
 
     def steps(self) -> list[int]:
         """Those that have a complete checkpoint, in order."""
-        return sorted(int(file.stem.removeprefix("step-")) for file in self.folder.glob("step-*.json"))
+        return sorted(step for file, step in self._files() if file.suffix == ".json")
 
     def save(self, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer, history: list[Any]) -> None:
         """Write the state after ``step`` steps, with those of all generators.
@@ -59,8 +60,8 @@ class Checkpoints:
         with atomic_write(self._file(step, "safetensors")) as stream:
             stream.write(content)
         write_json(self._file(step, "json"), {**record, "checksum": digest(record)})
-        for file in self.folder.glob("step-*"):
-            if file.stem != f"step-{step}":
+        for file, other in self._files():
+            if other != step:
                 file.unlink()
 
     def restore(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[Any]]:
@@ -89,6 +90,8 @@ class Checkpoints:
             content = path.read_bytes()
             if sha256(content).hexdigest() != record["sha256"]:
                 raise ValueError("it differs from its checksum")
+            if record["step"] != steps[-1] or not record["history"] or not isinstance(record["history"], list):
+                raise ValueError(f"it is not that of step {steps[-1]}")
             tensors = load(content)
             model.load_state_dict(_below(tensors, MODEL))
             _load_optimiser(optimiser, _below(tensors, OPTIMISER))
@@ -99,7 +102,12 @@ class Checkpoints:
             raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{path} is damaged: {error}; remove it to start again") from error
-        return int(record["step"]), list(record["history"])
+        return steps[-1], record["history"]
+
+    def _files(self) -> list[tuple[Path, int]]:
+        """Those of checkpoints, with their steps; others may lie in the folder."""
+        found = [(file, OWN.fullmatch(file.name)) for file in self.folder.glob("step-*")]
+        return [(file, int(name[1])) for file, name in found if name]
 
     def _file(self, step: int, ending: str) -> Path:
         return self.folder / f"step-{step}.{ending}"
@@ -115,6 +123,16 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tens
         number, _, part = name.partition(".")
         state.setdefault(int(number), {})[part] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Whatever is drawn or restored inside, the global generators go on as if nothing had been."""
+    tensors, state = _generators()
+    try:
+        yield
+    finally:
+        _set_generators(_below(tensors, GENERATOR), state)
 
 
 def _generators() -> tuple[dict[str, Tensor], list[Any]]:

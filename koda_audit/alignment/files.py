@@ -1,4 +1,8 @@
-"""Alignments on disk: ``alignment.safetensors`` for the numbers, ``alignment.json`` for all else, written last."""
+"""Alignments on disk: ``alignment.safetensors`` for the numbers, ``alignment.json`` for all else.
+
+The numbers are written under another name first and take their own once the record, which tells them by their hash, is
+there: a save that fails or is killed leaves the alignment before, or the new one.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +20,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from koda_audit._files import atomic_write, digest, write_json
+from koda_audit._files import atomic_write, checked_folder, digest, reason, strict, write_json
 from koda_audit.alignment.maps import Map, Residual, Step, check_map
 from koda_audit.errors import InputError, StoreError
 
 FORMAT = "koda_audit alignment 1"
-TENSORS, RECORD = "alignment.safetensors", "alignment.json"
+TENSORS, RECORD, NEXT = "alignment.safetensors", "alignment.json", "alignment.next.safetensors"
 SIDES = ({"image", "text"}, {"image", "class_text"})
 # what ``Alignment.apply`` relies on
 RECORDED = {"name": str, "params": dict}
-INFO = {"gallery_bound": bool, "transductive": bool, "samples": int, "texts": int, "widths": dict, "rows": str}
+INFO = {
+    **dict.fromkeys(("definition", "frame", "scoring", "rows"), str),
+    **dict.fromkeys(("paired", "gallery_bound", "transductive", "renormalised"), bool),
+    **dict.fromkeys(("samples", "texts"), int),
+    **dict.fromkeys(("widths", "figures"), dict),
+}
 
 
-def write(folder: Path, record: Mapping[str, Any], maps: Mapping[str, Map], seen: NDArray[np.int64]) -> None:
+def write(place: str | Path, record: Mapping[str, Any], maps: Mapping[str, Map], seen: NDArray[np.int64]) -> None:
     """Write an alignment; one that lies there is replaced.
 
     Raises:
-        InputError: a parameter or figure that is no plain JSON type, or ``folder`` is a file.
-        StoreError: the folder cannot be written.
+        InputError: a parameter or figure that is no plain JSON type, or ``place`` can be no folder.
+        StoreError: the folder cannot be written; the alignment that lies there stays.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: choose a folder")
+    folder = checked_folder(place)
     tensors = {"seen": torch.from_numpy(seen)}
     layout: dict[str, list[bool] | None] = {}
     for side, how in maps.items():
@@ -49,19 +57,20 @@ def write(folder: Path, record: Mapping[str, Any], maps: Mapping[str, Map], seen
             tensors.update({name: part for name, part in parts.items() if isinstance(part, Tensor)})
     whole = {"format": FORMAT, **record, "renormalise": layout}
     try:
-        digest(whole)
-    except TypeError as error:
-        raise InputError(f"parameters and figures must be plain JSON types: {error}") from error
-    # without its record, an alignment does not exist: nothing half-written can pass for complete
-    try:
-        (folder / RECORD).unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot replace {folder / RECORD}: {error.strerror or error}") from error
+        json.dumps(strict(whole), ensure_ascii=False).encode()
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InputError(f"parameters, figures and provenance must be plain JSON types: {error}") from error
     content = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})  # no two may share memory
-    with atomic_write(folder / TENSORS) as stream:
-        stream.write(content)
     whole["sha256"] = sha256(content).hexdigest()
-    write_json(folder / RECORD, {**whole, "checksum": digest(whole)})
+    _settle(folder)
+    try:
+        with atomic_write(folder / NEXT) as stream:
+            stream.write(content)
+        write_json(folder / RECORD, {**whole, "checksum": digest(whole)})
+    except StoreError:
+        (folder / NEXT).unlink(missing_ok=True)
+        raise
+    _settle(folder)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Map], NDArray[np.int64]]:
@@ -88,9 +97,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Map], NDArray[np.int64
             raise ValueError("it does not describe an alignment")
     path = folder / TENSORS
     with _readable(path):
-        content = path.read_bytes()
-        if sha256(content).hexdigest() != record["sha256"]:
-            raise StoreError(f"{path} differs from the checksum in {RECORD}")
+        content = _tensors(folder, record["sha256"])
         tensors = load(content)
         seen = tensors.pop("seen")
         if seen.ndim != 1 or seen.dtype != torch.int64:
@@ -99,6 +106,30 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Map], NDArray[np.int64
         for side, how in maps.items():
             check_map(how, info["samples" if side == "image" else "texts"], info["widths"][side])
     return record, maps, seen.numpy()
+
+
+def _tensors(folder: Path, wanted: str) -> bytes:
+    """The numbers of the record, which a save that was killed at its end has left under their first name."""
+    for name in (NEXT, TENSORS):
+        if name == TENSORS or (folder / name).exists():
+            content = (folder / name).read_bytes()
+            if sha256(content).hexdigest() == wanted:
+                return content
+    raise StoreError(f"{folder / TENSORS} differs from the checksum in {RECORD}")
+
+
+def _settle(folder: Path) -> None:
+    """Give the numbers of the record their name where they still have their first one."""
+    following = folder / NEXT
+    try:
+        if following.exists():
+            record = json.loads((folder / RECORD).read_text("utf-8"))
+            if sha256(following.read_bytes()).hexdigest() == record["sha256"]:
+                following.replace(folder / TENSORS)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a record that is missing or damaged owns no numbers
+        return
+    except OSError as error:
+        raise StoreError(f"cannot replace {folder / TENSORS}: {reason(error)}") from error
 
 
 @contextmanager

@@ -82,10 +82,11 @@ class Alignment:
         """Write ``alignment.safetensors`` and ``alignment.json``; an alignment that lies there is replaced.
 
         Raises:
-            StoreError: the folder cannot be written.
+            InputError: no folder, or provenance that no file can hold.
+            StoreError: the folder cannot be written; the alignment that lies there stays.
         """
         record = {"name": self.name, "params": dict(self.params), "info": dict(self.info)}
-        files.write(Path(folder), record, self.maps, self.seen)
+        files.write(folder, record, self.maps, self.seen)
 
     def _map(self, name: str) -> Map:
         return self.maps[name if name in self.maps else "text"]

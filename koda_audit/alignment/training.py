@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from koda_audit._files import check_writable
 from koda_audit._options import finite_number, whole_number
-from koda_audit.alignment.checkpoint import Checkpoints
+from koda_audit.alignment.checkpoint import Checkpoints, kept_generators
 from koda_audit.alignment.distributed import average_gradients, ranks
 from koda_audit.errors import KodaAuditError
 
@@ -73,10 +74,11 @@ class Recipe:
         return 0.5 + 0.5 * math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup))
 
 
+@kept_generators()
 def train(
     learner: Any, feed: Feed, recipe: Recipe, folder: str | Path | None = None, run: Mapping[str, Any] | None = None
 ) -> list[Figures]:
-    """Train ``learner`` in place.
+    """Train ``learner`` in place; the global random generators are afterwards what they were before.
 
     Args:
         learner: a ``Learner`` that is a module.
@@ -96,7 +98,9 @@ def train(
     peaks = [group["lr"] for group in optimiser.param_groups]
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     settings = {name: value for name, value in vars(recipe).items() if name != "save_every"}
-    checkpoints = None if folder is None else Checkpoints(Path(folder), {**settings, **(run or {})})
+    checkpoints = None if folder is None else Checkpoints(folder, {**settings, **(run or {})})
+    if checkpoints and ranks()[0] == 0:
+        check_writable(checkpoints.folder, "the folder of the checkpoints")
     start, history = checkpoints.restore(learner, optimiser) if checkpoints else (0, [])
 
     def stop(what: str, step: int) -> KodaAuditError:
