@@ -184,7 +184,7 @@ def test_every_metric_is_described_once() -> None:
         assert metric is not None
         assert metric.meaning.endswith(f"({modality})")
     assert described("sim_image_no_such_measure") is None
-    assert described("acc1") is None
+    assert described("no_such_metric") is None
 
 
 def test_metrics_are_described_without_torch() -> None:
