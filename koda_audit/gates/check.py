@@ -6,10 +6,10 @@ import json
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from koda_audit._files import atomic_write, check_writable, file_sha256, reason, replace_folder, write_json, write_text
 from koda_audit.errors import InputError, StoreError
@@ -49,14 +49,16 @@ class Check:
 
 
 def check(
-    run: str | Path, baseline: str | Path | None = None, gates: str | Path | Sequence[Gate] | None = None
+    run: str | Path,
+    baseline: str | Path | None = None,
+    gates: str | Path | Sequence[Gate | Mapping[str, Any]] | None = None,
 ) -> Check:
     """Judge the gates of an audit.
 
     Args:
         run: the folder of the audit.
         baseline: the folder of an earlier audit, or of an accepted baseline.
-        gates: a YAML or JSON file, or gates; default: those that the audit was run with.
+        gates: a YAML or JSON file, or gates, as mappings too; default: those that the audit was run with.
 
     Raises:
         InputError: a folder or file that holds no audit or no gates.
@@ -66,10 +68,12 @@ def check(
     ours = Run.read(folder)
     theirs = None if baseline is None else Run.read(Path(baseline))
     if gates is None:
-        gates = _gates_of(folder)
+        asked = _gates_of(folder)
     elif isinstance(gates, (str, Path)):
-        gates = read_gates(Path(gates))
-    return Check(tuple(judge(gates, ours, theirs)))
+        asked = read_gates(Path(gates))
+    else:
+        asked = [each if isinstance(each, Gate) else gate_of(each) for each in gates]
+    return Check(tuple(judge(asked, ours, theirs)))
 
 
 def accept(run: str | Path, output: str | Path) -> int:
