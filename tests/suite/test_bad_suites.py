@@ -68,6 +68,12 @@ BAD = {
         "unknown parameter of kuea 'rank'",
     ),
     "tower without teacher": ("kuea, mode: tower", "center_renorm", 12, "kuea needs a teacher"),
+    "classes of no dataset": (
+        "root: pairs, classes_of: kind,",
+        "root: pairs,",
+        6,
+        "unknown dataset with classes 'kind': did you mean 'kinds'",
+    ),
     "unknown dataset": ("on: [pears]", "on: [pairs]", 8, "unknown dataset 'pears': did you mean 'pairs'"),
     "unknown model of a pair": ("pairs: [[one, tow]]", "pairs: all", 8, "did you mean 'two'"),
     "pair of one": ("pairs: [[one]]", "pairs: all", 8, "a list of [reference, model]"),
