@@ -21,7 +21,8 @@ P_VALUE = "_p_value"  # of a measure of similarity
 class Metric:
     """``better`` is "up", "down", or None for a number that is no merit.
 
-    ``exact``: a count or a setting, which has no interval; a gate compares it as it is.
+    ``exact``: a count or a setting, which has no interval; a gate compares it as it is. ``bare``: it has none either,
+    nor outcomes, and is a matter of chance: no gate can be judged by it.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Metric:
     better: Literal["up", "down"] | None = None
     unit: str | None = None
     exact: bool = False
+    bare: bool = False
 
     @property
     def span(self) -> str:
@@ -65,7 +67,13 @@ _KODA = (
     Metric("ami_other", "the same in the other model", -1, 1),
     Metric("directions", "directions found (fewer than asked when the others are infeasible)", 0, None, exact=True),
     Metric("epsilon", "the most the other model may show on the kernel used to find directions", 0, 1),
-    Metric("duality_gap_max", "largest gap to the dual optimum over all directions: 0 is the global optimum", 0, None),
+    Metric(
+        "duality_gap_max",
+        "largest gap to the dual optimum over all directions: 0 is the global optimum",
+        0,
+        None,
+        exact=True,
+    ),
     Metric("lambda_max", "largest eigenvalue of the kernel K/n of the model that groups, after its bandwidth", 0, 1),
 )
 
@@ -97,6 +105,10 @@ _ROBUSTNESS = (
     Metric("rank", "principal directions of the gallery that the move leaves alone", 0, None, exact=True),
     Metric("n_gallery", "rows that are retrieved", 1, None, exact=True),
     Metric("n_queries", "queries", 1, None, exact=True),
+)
+# those of them that are means over queries; their change and all that describes the gap are not
+_ANSWERS = tuple(
+    f"{answers}{end}" for answers in ("agreement", "clean_accuracy", "noisy_accuracy") for end in ("", "_closed")
 )
 
 
@@ -150,6 +162,12 @@ def _aligned(metrics: Iterable[Metric]) -> Iterator[Metric]:
     yield Metric("changed_decisions", "share of images that are decided otherwise than before the alignment", 0, 1)
 
 
+def _bare(metrics: Iterable[Metric], but: Iterable[str] = ()) -> Iterator[Metric]:
+    """Metrics of which only the exact ones, and ``but``, can be judged."""
+    for metric in metrics:
+        yield replace(metric, bare=not metric.exact and metric.key not in but)
+
+
 def _under(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {f"{prefix}{metric.key}": replace(metric, key=f"{prefix}{metric.key}") for metric in metrics}
 
@@ -157,11 +175,17 @@ def _under(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         # each comparison is made both ways: what the model groups and the reference does not, and the reverse
-        **_under("koda_", _KODA),
-        **_under("koda_reverse_", _KODA),
-        **_under("gap_", (Metric(m.key, m.definition, m.low, m.high, m.better) for m in {**GAP, **VARIANTS}.values())),
+        **_under("koda_", _bare(_KODA)),
+        **_under("koda_reverse_", _bare(_KODA)),
+        **_under(
+            "gap_",
+            (
+                Metric(m.key, m.definition, m.low, m.high, m.better, bare=not m.interval)
+                for m in {**GAP, **VARIANTS}.values()
+            ),
+        ),
         **_under("gap_", _DECISIONS),
-        **_under("gaprob_", _ROBUSTNESS),
+        **_under("gaprob_", _bare(_ROBUSTNESS, but=_ANSWERS)),
         **_under("aligned_", _aligned(_ALIGNED)),
         **_under("", (*_CLASSIFICATION, *_recalls("", "k"), *_PROBE, *_CLUSTERING)),
     }
@@ -185,6 +209,23 @@ def listed(key: str) -> Metric | None:
     'share of texts with their image among the k nearest'
     """
     return METRICS.get(key) or METRICS.get(key.partition("@")[0])
+
+
+def within(key: str, interval: tuple[float, float] | None) -> tuple[float | None, float | None]:
+    """An interval cut to the range that its metric has; None twice where there is none.
+
+    >>> within("acc1", (0.98, 1.02)), within("acc1", None)
+    ((0.98, 1.0), (None, None))
+    """
+    if interval is None:
+        return None, None
+    metric = listed(key)
+    ends = interval
+    if metric is not None and metric.low is not None:
+        ends = max(ends[0], metric.low), max(ends[1], metric.low)
+    if metric is not None and metric.high is not None:
+        ends = min(ends[0], metric.high), min(ends[1], metric.high)
+    return float(ends[0]), float(ends[1])
 
 
 def described(key: str) -> Metric | None:

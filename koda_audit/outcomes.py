@@ -37,7 +37,8 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Of each cell, (q,) values in [0, 1] and (q,) rows of images; and of each dataset the sample ids of these rows.
+    """Of each cell, (q,) values from 0, with their mean as the number, and (q,) rows of images; and of each dataset the
+    sample ids of these rows.
 
     Raises:
         InputError: values or rows that are not that, a dataset without ids, an id that occurs twice.
@@ -78,7 +79,7 @@ def save_outcomes(
     """Write outcomes to a folder; what an earlier call wrote there no longer counts.
 
     Args:
-        outcomes: (q,) values in [0, 1] and (q,) rows of the images that the queries belong to.
+        outcomes: (q,) values from 0 and (q,) rows of the images that the queries belong to.
         ids: of each dataset the sample id of each image row.
 
     Raises:
@@ -123,6 +124,8 @@ def load_outcomes(folder: Path) -> Outcomes:
         for each in record["cells"]:
             named = tensors[each["dataset"]]
             values, rows = named[each.pop("values")], named[each.pop("rows")]
+            if values.dtype != np.float32:
+                raise ValueError(f"values of {each['metric']} are {values.dtype}")
             outcomes[Cell(**each)] = values, rows
         return Outcomes(outcomes, ids)
     except OSError as error:
@@ -135,9 +138,8 @@ def _check(cell: Cell, values: NDArray[Any], rows: NDArray[Any], samples: int) -
     where = f"outcomes of {cell.metric}, model '{cell.model}', dataset '{cell.dataset}'"
     if values.ndim != 1 or not len(values) or values.shape != rows.shape:
         raise InputError(f"{where}: values {values.shape} and rows {rows.shape}, expected (q,) twice, q from 1")
-    # not (inside), so that nan is outside
-    if values.dtype.kind not in "fiub" or not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError(f"{where}: values must be numbers from 0 to 1")
+    if values.dtype.kind not in "fiub" or not bool((np.isfinite(values) & (values >= 0)).all()):
+        raise InputError(f"{where}: values must be finite numbers from 0")
     if rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= samples:
         raise InputError(f"{where}: rows must be whole numbers below {samples}, the number of samples with an id")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from itertools import permutations
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import normalize
 
 from koda_audit import Embeddings
+from koda_audit._stats.jackknife import jackknife_interval
+from koda_audit._stats.paired import fall_evidence
 from koda_audit.errors import InputError
 from koda_audit.evaluation import clustering
 from koda_audit.evaluation.classification import average_precision, zeroshot_classification
@@ -26,7 +29,7 @@ from koda_audit.evaluation.clustering import joint_clustering
 from koda_audit.evaluation.probe import SWEEP, linear_probe
 from koda_audit.evaluation.ranks import expected_hits, mutual_ranks, ranks
 from koda_audit.evaluation.retrieval import zeroshot_retrieval
-from koda_audit.evaluation.scores import Outcomes, paired_change, per_image
+from koda_audit.evaluation.scores import Outcomes, paired_change, per_class, per_image
 from koda_audit.evaluation.selection import image_caption_selection
 from koda_audit.evaluation.side_effects import class_bias, decisions, gini, normalised_entropy, zeroshot_side_effects
 from koda_audit.evaluation.tasks import evaluate
@@ -78,10 +81,75 @@ def test_what_changes_nothing(name):
 def test_values_are_the_means_of_their_outcomes(name):
     found = MEASURES[name](IMAGE, TEXT, LABELS, CLASSES)
     for metric, outcomes in found.outcomes.items():
-        assert found.values[metric] == outcomes.values.mean()
-        assert set(np.unique(outcomes.values)) <= {0, 1}  # nothing is left to chance without ties
+        assert found.values[metric] == pytest.approx(outcomes.values.mean(), abs=1e-15)
+        if "per_class" not in metric:  # that one is weighted
+            assert set(np.unique(outcomes.values)) <= {0, 1}  # nothing is left to chance without ties
         assert outcomes.values.shape == outcomes.image.shape
         assert outcomes.image.max() < N
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_number_that_chance_has_a_part_in_has_an_interval(name):
+    found = MEASURES[name](IMAGE, TEXT, LABELS, CLASSES)
+    bare = set(found.values) - set(found.outcomes) - set(found.intervals)
+    assert bare <= {"probe_C"}
+    for metric, (low, high) in found.intervals.items():
+        assert low <= found.values[metric] <= high
+
+
+def test_intervals_of_what_is_no_mean_are_those_without_each_group():
+    """Fewer samples than groups: one at a time, by scikit-learn."""
+    rows = np.arange(18)
+    nearest = (units(IMAGE) @ units(CLASSES).T).argmax(axis=1)[rows]
+    found = zeroshot_classification(IMAGE[rows], CLASSES, LABELS[rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that only the predictions have
+        rest = [balanced_accuracy_score(np.delete(LABELS[rows], row), np.delete(nearest, row)) for row in rows]
+    expected = jackknife_interval(found.values["mean_per_class_recall"], rest)
+    assert found.intervals["mean_per_class_recall"] == pytest.approx(expected, abs=1e-12)
+    several = zeroshot_classification(IMAGE[rows], CLASSES, FLAGS[rows])
+    scores = units(IMAGE[rows]) @ units(CLASSES).T
+    rest = [
+        average_precision_score(np.delete(FLAGS[rows], row, axis=0), np.delete(scores, row, axis=0)) for row in rows
+    ]
+    expected = jackknife_interval(several.values["mean_average_precision"], rest)
+    assert several.intervals["mean_average_precision"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_interval_of_precision_takes_for_given_which_classes_occur():
+    """A class without images counts 0; that the last image of one may be left out says nothing of the model."""
+    flags = np.eye(C, dtype=int)[np.maximum(LABELS, 1)]
+    flags[0] = np.eye(C, dtype=int)[0]  # the only one
+    found = zeroshot_classification(CLASSES[flags.argmax(axis=1)], CLASSES, flags)
+    assert found.values["mean_average_precision"] == 1
+    assert found.intervals["mean_average_precision"] == pytest.approx((1, 1), abs=1e-12)
+    absent = zeroshot_classification(CLASSES[LABELS], np.vstack([CLASSES, -CLASSES[:1]]), np.eye(C + 1)[LABELS])
+    assert absent.values["mean_average_precision"] == pytest.approx(C / (C + 1))
+
+
+def test_the_interval_of_a_mean_over_classes_covers_it():
+    """Weighted hits of classes of 160, 30 and 10 vary by far more than what they add up to."""
+    random, labels, covered, widths = np.random.default_rng(0), np.repeat([0, 1, 2], [160, 30, 10]), 0, []
+    recalls = np.array([0.9, 0.7, 0.6])
+    for _ in range(400):
+        found = per_class("recall", (random.random(200) < recalls[labels]).astype(float), labels)
+        low, high = found.intervals["recall"]
+        covered += low <= recalls.mean() <= high
+        widths.append((high - low) / 2)
+    assert 0.88 <= covered / 400 <= 0.98
+    exact = math.sqrt((recalls * (1 - recalls) / [160, 30, 10]).sum()) / 3
+    assert np.mean(widths) == pytest.approx(1.96 * exact, rel=0.15)
+
+
+def test_images_that_two_models_treat_alike_add_nothing_to_the_difference_of_a_mean_over_classes():
+    labels = np.repeat([0, 1], [40, 10])
+    before, after = np.ones(50), np.ones(50)
+    after[45:] = 0
+    one, two = (per_class("recall", hits, labels).outcomes["recall"].values for hits in (before, after))
+    assert np.flatnonzero(one - two).tolist() == [45, 46, 47, 48, 49]
+    assert (one - two).mean() == pytest.approx(0.25)
+    found = fall_evidence(one, two, np.arange(50))
+    assert found.p_value(0.0) == pytest.approx(1 / 2**5, abs=0.01)  # as McNemar's, by draws
 
 
 def test_the_change_of_one_query_an_image_is_that_of_students_paired_test():

@@ -59,9 +59,10 @@ def test_writing_again_replaces(tmp_path):
 
 
 BAD = [
-    ([1.0, 2.0], [0, 1], "from 0 to 1"),
-    ([1.0, float("nan")], [0, 1], "from 0 to 1"),
-    (["1", "0"], [0, 1], "from 0 to 1"),
+    ([1.0, -0.5], [0, 1], "finite numbers from 0"),
+    ([1.0, float("nan")], [0, 1], "finite numbers from 0"),
+    ([1.0, float("inf")], [0, 1], "finite numbers from 0"),
+    (["1", "0"], [0, 1], "finite numbers from 0"),
     ([1.0, 0.0], [0, 3], "below 3"),
     ([1.0, 0.0], [0, -1], "below 3"),
     ([1.0, 0.0], [0.0, 1.0], "below 3"),
@@ -119,7 +120,7 @@ DAMAGE = {
     "an id less": (lambda folder: edit(folder, lambda r: r["datasets"]["cifar"]["ids"].pop()), "below 2"),
     "no ids": (lambda folder: edit(folder, lambda r: r["datasets"]["cifar"].pop("ids")), "is damaged"),
     "tensor unknown": (lambda folder: edit(folder, lambda r: r["cells"][0].update(values="no")), "is damaged"),
-    "rows as values": (lambda folder: edit(folder, lambda r: r["cells"][0].update(values="rows-0")), "0 to 1"),
+    "rows as values": (lambda folder: edit(folder, lambda r: r["cells"][0].update(values="rows-0")), "are int32"),
     "cell key unknown": (lambda folder: edit(folder, lambda r: r["cells"][0].update(x=1)), "is damaged"),
     "file elsewhere": (
         lambda folder: edit(folder, lambda r: r["datasets"]["cifar"].update(file="../../etc/passwd")),

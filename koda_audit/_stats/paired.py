@@ -48,7 +48,7 @@ def fall_evidence(before: ArrayLike, after: ArrayLike, image: ArrayLike, draws: 
     images make the percentile alone too sure.
 
     Args:
-        before, after: (q,) in [0, 1], the outcomes of the same queries.
+        before, after: (q,) the outcomes of the same queries, in [0, 1] or weighted.
         image: (q,) the image that each query belongs to.
 
     >>> found = fall_evidence([1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0], range(6))

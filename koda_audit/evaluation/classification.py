@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from koda_audit._stats.jackknife import left_out_intervals
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.evaluation.inputs import one_label_each, several_labels, unit_rows
 from koda_audit.evaluation.ranks import TIED, expected_hits, ranks
-from koda_audit.evaluation.scores import Scores, mean_per_class, per_image
+from koda_audit.evaluation.scores import Scores, per_class, per_image, together
 
 
 def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> Scores:
@@ -28,13 +29,13 @@ def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> S
         labels: (n,) class indices, or (n, C) zeros and ones.
 
     Returns:
-        Outcomes, one an image, of ``acc1`` and ``acc5``.
+        Outcomes, one an image, of ``acc1``, ``acc5`` and ``mean_per_class_recall``.
 
     Raises:
         InputError: vectors of different widths, a zero row, labels that fit neither form.
 
     >>> zeroshot_classification([[1, 0], [2, 1], [0, 3]], np.eye(2), [0, 1, 1]).values
-    {'acc1': 0.6666666666666666, 'mean_per_class_recall': 0.75, 'acc5': nan}
+    {'acc1': 0.6666666666666666, 'acc5': nan, 'mean_per_class_recall': 0.75}
     >>> zeroshot_classification([[1, 0], [2, 1], [0, 3]], np.eye(2), [[0, 0], [1, 0], [0, 1]]).values
     {'mean_average_precision': 0.75}
     """
@@ -42,18 +43,27 @@ def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> S
     n, count = len(images), len(classes)
     flags = whole_numbers(labels, "labels")
     if flags.ndim == 2:
-        columns = several_labels(flags, n, count).T.astype(bool)
-        precisions = [
-            average_precision((images @ vector).cpu().numpy(), relevant)
-            for vector, relevant in zip(classes, columns, strict=True)
-        ]
-        return Scores.of({}, {"mean_average_precision": float(np.mean(precisions))})
+        return _several(np.asarray((images @ classes.T).cpu()), several_labels(flags, n, count).astype(bool))
     flags = one_label_each(flags, n, count)
     own = (images * classes[torch.from_numpy(flags).to(classes.device)]).sum(dim=1)
     nearer, tied = ranks(images, own, classes)
     outcomes = {f"acc{k}": per_image(expected_hits(nearer, tied, k)) for k in (1, 5) if k == 1 or count >= k}
-    others = {"mean_per_class_recall": mean_per_class(outcomes["acc1"].values, flags)}
-    return Scores.of(outcomes, others if count >= 5 else {**others, "acc5": float("nan")})
+    none = {} if count >= 5 else {"acc5": float("nan")}
+    return together(Scores.of(outcomes, none), per_class("mean_per_class_recall", outcomes["acc1"].values, flags))
+
+
+def _several(cosines: NDArray[np.float64], relevant: NDArray[np.bool_]) -> Scores:
+    """Its interval takes for given which classes occur: the last image of a class would take all of its precision."""
+    occur = np.flatnonzero(relevant.any(axis=0))
+
+    def mean(rows: NDArray[np.int64]) -> dict[str, float]:
+        left = [number for number in occur if relevant[rows, number].any()]
+        each = [average_precision(cosines[rows, number], relevant[rows, number]) for number in left]
+        share = len(occur) / relevant.shape[1]
+        return {"mean_average_precision": float(np.mean(each)) * share if each else 0.0}
+
+    n = len(cosines)
+    return Scores(mean(np.arange(n)), {}, left_out_intervals(mean, n))
 
 
 def average_precision(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> float:

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, normalized_mutual_info_score, v_measure_score
 
 from koda_audit._options import one_of, whole_number
+from koda_audit._stats.jackknife import left_out_intervals
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, unit_rows
 from koda_audit.evaluation.scores import Scores, per_image
@@ -69,8 +70,9 @@ def joint_clustering(
         seed: instead of the protocol's.
 
     Returns:
-        Outcomes, one a pair, of ``pair_together``. Where fewer different rows exist than clusters are asked, there are
-        fewer clusters.
+        Outcomes, one a pair, of ``pair_together``. The intervals of the others take the clusters for given: they are
+        those of other pairs of such clusters, and not of other starts. Where fewer different rows exist than clusters
+        are asked, there are fewer clusters.
 
     Raises:
         InputError: shapes that differ, a zero row, labels that do not fit, an unknown protocol, no number of clusters,
@@ -96,11 +98,19 @@ def joint_clustering(
     if k is None or not 1 <= k <= 2 * n:
         raise InputError(f"{'no number of' if k is None else k} clusters for {2 * n} rows: say with clusters how many")
     found = _clusters(torch.cat(units).cpu().numpy(), k, chosen.starts, chosen.seed if seed is None else seed)
-    each = np.stack([np.bincount(part, minlength=k) for part in (found[:n], found[n:])])
-    others = {"modality_purity": float(each.max(axis=0).sum() / (2 * n))}
-    if classes is not None:
-        others |= {name: float(score(np.tile(classes, 2), found)) for name, score in SCORES.items()}
-    return Scores.of({"pair_together": per_image((found[:n] == found[n:]).astype(np.float64))}, others)
+    both = found.reshape(2, n)
+
+    def agreement(rows: NDArray[np.int64]) -> dict[str, float]:
+        kept = both[:, rows]
+        each = np.stack([np.bincount(side, minlength=k) for side in kept])
+        numbers = {"modality_purity": float(each.max(axis=0).sum() / kept.size)}
+        if classes is not None:
+            owners = np.tile(classes[rows], 2)
+            numbers |= {name: float(score(owners, kept.ravel())) for name, score in SCORES.items()}
+        return numbers
+
+    pairs = {"pair_together": per_image((both[0] == both[1]).astype(np.float64))}
+    return Scores.of(pairs, agreement(np.arange(n)), left_out_intervals(agreement, n))
 
 
 def _clusters(rows: NDArray[np.float64], k: int, starts: int, seed: int) -> NDArray[np.int32]:

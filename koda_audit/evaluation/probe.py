@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from koda_audit._options import finite_number, whole_number
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, unit_rows
-from koda_audit.evaluation.scores import Scores, mean_per_class, per_image
+from koda_audit.evaluation.scores import Scores, per_class, per_image, together
 
 SWEEP = tuple(10.0**power for power in range(-2, 6))
 VALIDATION = 0.2  # of the training images
@@ -42,7 +42,7 @@ def linear_probe(
         seed: of that fifth, which is drawn class by class.
 
     Returns:
-        Also the value ``probe_C``. Outcomes, one a test image, of ``probe_accuracy``.
+        Also the value ``probe_C``. Outcomes, one a test image, of both others.
 
     Raises:
         InputError: vectors of different widths, a zero row, labels that do not fit, fewer than two classes, ``C`` that
@@ -63,8 +63,8 @@ def linear_probe(
     elif not finite_number(C, "C", low=0):
         raise InputError("C is 0: expected a positive number, the inverse strength of the penalty")
     hits = (_fitted(train, known, C).predict(test) == true).astype(np.float64)
-    others = {"probe_mean_per_class_recall": mean_per_class(hits, true), "probe_C": C}
-    return Scores.of({"probe_accuracy": per_image(hits)}, others)
+    balanced = per_class("probe_mean_per_class_recall", hits, true)
+    return together(Scores.of({"probe_accuracy": per_image(hits)}), balanced, Scores({"probe_C": C}, {}))
 
 
 def _best(image: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> float:

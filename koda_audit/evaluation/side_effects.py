@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
+from koda_audit._stats.jackknife import left_out_intervals
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, several_labels, unit_rows
@@ -49,18 +50,26 @@ def zeroshot_side_effects(
     if count < 2:
         raise InputError("a single class: how decisions spread needs at least two")
     now = _nearest(images, classes)
-    predicted = np.bincount(now, minlength=count)
-    others = {
-        "prediction_gini": gini(predicted),
-        "prediction_entropy": normalised_entropy(predicted),
-        "class_bias_spread": float(_bias(images, classes).std(correction=0)),
-    }
-    if labels is not None:
-        others["label_gini"] = gini(_label_counts(labels, n, count))
-    if before is None:
-        return Scores.of({}, others)
-    earlier = one_label_each(before, n, count, "before")
-    return Scores.of({"changed_decisions": per_image((now != earlier).astype(np.float64))}, others)
+    flags = None if labels is None else _checked_labels(labels, n, count)
+
+    def spread(rows: NDArray[np.int64]) -> dict[str, float]:
+        predicted = np.bincount(now[rows], minlength=count)
+        numbers = {
+            "prediction_gini": gini(predicted),
+            "prediction_entropy": normalised_entropy(predicted),
+            "class_bias_spread": float(_bias(images[torch.from_numpy(rows)], classes).std(correction=0)),
+        }
+        if flags is not None:
+            own = flags[rows]
+            numbers["label_gini"] = gini(own.sum(axis=0) if own.ndim == 2 else np.bincount(own, minlength=count))
+        return numbers
+
+    others, intervals = spread(np.arange(n)), left_out_intervals(spread, n)
+    changed = {}
+    if before is not None:
+        earlier = one_label_each(before, n, count, "before")
+        changed = {"changed_decisions": per_image((now != earlier).astype(np.float64))}
+    return Scores.of(changed, others, intervals)
 
 
 def decisions(image: Any, class_text: Any) -> NDArray[np.int64]:
@@ -121,11 +130,6 @@ def _bias(images: Tensor, classes: Tensor) -> Tensor:
     return -classes @ (images.mean(dim=0) - classes.mean(dim=0))
 
 
-def _label_counts(labels: ArrayLike, n: int, classes: int) -> NDArray[np.int64]:
+def _checked_labels(labels: ArrayLike, n: int, classes: int) -> NDArray[np.int64]:
     flags = whole_numbers(labels, "labels")
-    counts: NDArray[np.int64] = (
-        several_labels(flags, n, classes).sum(axis=0)
-        if flags.ndim == 2
-        else np.bincount(one_label_each(flags, n, classes), minlength=classes)
-    )
-    return counts
+    return several_labels(flags, n, classes) if flags.ndim == 2 else one_label_each(flags, n, classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
 from types import MappingProxyType
 from typing import Any
@@ -125,9 +126,8 @@ def _clustering(
             raise InputError(f"no image of {model} has exactly one label: clustering compares with one label an image")
     image, text = _on(model.image, device)[kept], _on(model.pairs().text, device)[kept]
     found = joint_clustering(image, text, labels, protocol, clusters, seed)
-    return Scores.of(
-        {name: Outcomes(each.values, kept[each.image]) for name, each in found.outcomes.items()},
-        {name: value for name, value in found.values.items() if name not in found.outcomes},
+    return replace(
+        found, outcomes={name: Outcomes(each.values, kept[each.image]) for name, each in found.outcomes.items()}
     )
 
 

@@ -169,7 +169,7 @@ def _own(gate: Gate, run: Run, row: Row, draws: int) -> Evidence:
     if _exact(gate):
         return exact(1 - run.value(row) if low else run.value(row))
     queries = _queries(run, row)
-    if queries is not None:
+    if queries is not None and queries[0].max() <= 1:  # weighted ones vary otherwise than the number they add up to
         return mean_evidence(1 - queries[0] if low else queries[0], queries[1], draws)
     value, *ends = run.interval(row)
     return stated(1 - value, 1 - ends[1], 1 - ends[0]) if low else stated(value, *ends)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -66,12 +67,12 @@ def _classification(
     earlier = {} if side is unaligned else {"unaligned": unaligned}
     spread = evaluate(side, "side_effects", device=device, **earlier).values
     kept = {name: value for name, value in spread.items() if name != "label_gini"}  # no alignment changes it
-    return Scores({**right.values, **kept, "centroid_gap": _centroid_gap(side)}, right.outcomes)
+    return replace(right, values={**right.values, **kept, "centroid_gap": _centroid_gap(side)})
 
 
 def _retrieval(side: Embeddings, unaligned: Embeddings, options: argparse.Namespace, device: torch.device) -> Scores:
     recalls = evaluate(side, "zeroshot_retrieval", device=device, at=options.recall_k)
-    return Scores({**recalls.values, "centroid_gap": _centroid_gap(side)}, recalls.outcomes)
+    return replace(recalls, values={**recalls.values, "centroid_gap": _centroid_gap(side)})
 
 
 def _centroid_gap(side: Embeddings) -> float:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "cell.json"
-FORM = 3  # of cells; another one where the same version of the package writes or computes them otherwise
+FORM = 4  # of cells; another one where the same version of the package writes or computes them otherwise
 Queries = tuple[NDArray[np.float32], NDArray[np.int32]]  # the outcome of each query, and the row of its image
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from koda_audit._yaml import Place
 from koda_audit.errors import InputError, unknown
-from koda_audit.metrics import METRICS, listed
+from koda_audit.metrics import EVALUATED, METRICS, P_VALUE, listed
 from koda_audit.registry import alignments, measures
 from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
@@ -211,12 +211,30 @@ def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
         yield from _measured((*place, "metric"), gate.metric, measured)
+        if gate.metric in measured and (why := _unjudged(suite, gate.metric)):
+            at = (*place, "metric")
+            yield Fault(at, f"{_path(at)}: no gate can be judged by {gate.metric}: {why}")
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:
             yield from _known((*place, "against"), [gate.against], suite.models, "model")
         if gate.alignment is not None:
             yield from _known((*place, "alignment"), [gate.alignment], ["none", *suite.alignments], "alignment")
+
+
+def _unjudged(suite: Suite, metric: str) -> str | None:
+    """Why a metric that is measured has no interval."""
+    known = listed(metric)
+    if metric.endswith(P_VALUE):
+        return "it is a p-value; ask for the similarity itself"
+    if known is not None and known.bare:
+        instead = "; koda_findings is a count that can" if metric.startswith("koda_") else ""
+        return f"it has no interval{instead}"
+    if metric == "gap_centroid_gap_sq_unbiased":
+        return f"images and texts of a suite are paired: take {metric}_paired"
+    if metric.startswith("gap_") and metric not in EVALUATED["side_effects"] and suite.gap and not suite.gap.interval:
+        return "gap.interval is false: say true"
+    return None
 
 
 def _published(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:

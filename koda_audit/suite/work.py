@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from koda_audit.evaluation.tasks import evaluate
 from koda_audit.host_tasks.discrepancy import task as discrepancy
 from koda_audit.host_tasks.gap_robustness import flat_metrics, flat_outcomes, gallery_of
 from koda_audit.host_tasks.protocol import Inputs
-from koda_audit.metrics import EVALUATED, P_VALUE
+from koda_audit.metrics import EVALUATED, P_VALUE, within
 from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
@@ -233,21 +234,27 @@ class Workshop:
         names = {key.partition("_")[2]: key for key in EVALUATED[cell.task]} if cell.task == "side_effects" else {}
         values = {names.get(metric, metric): value for metric, value in found.values.items()}
         means = {names.get(metric, metric): (each.values, each.image) for metric, each in found.outcomes.items()}
-        numbers, outcomes = self._numbers(values, means, len(embedded))
+        spans = {names.get(metric, metric): ends for metric, ends in found.intervals.items()}
+        numbers, outcomes = self._numbers(values, means, len(embedded), spans)
         chances = {metric: chance for metric in values if (chance := _chance(metric, embedded)) is not None}
         return Finished(tuple(numbers), dict(cell.options), outcomes=outcomes, facts={"chance": chances})
 
     def _numbers(
-        self, values: Mapping[str, float], means: Mapping[str, tuple[Any, Any]], n: int
+        self,
+        values: Mapping[str, float],
+        means: Mapping[str, tuple[Any, Any]],
+        n: int,
+        spans: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> tuple[list[Number], dict[str, Queries]]:
-        """Numbers, those that are means over queries with their intervals; and the outcomes of the latter."""
+        """Numbers with their intervals, that of the mean over queries where they have none of their own; and outcomes
+        of queries."""
         numbers = []
         for metric, value in values.items():
-            if metric in means:
-                low, high = mean_interval(*means[metric], self.suite.seed)
-                numbers.append(Number(metric, value, low, high, len(means[metric][0])))
-            else:
-                numbers.append(Number(metric, value, n=n))
+            queries = len(means[metric][0]) if metric in means else n
+            ends = spans.get(metric)
+            if ends is None and metric in means:
+                ends = mean_interval(*means[metric], self.suite.seed)
+            numbers.append(Number(metric, value, *within(metric, ends), n=queries))
         kept = {name: (each.astype(np.float32), image.astype(np.int32)) for name, (each, image) in means.items()}
         return numbers, kept
 

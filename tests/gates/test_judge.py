@@ -10,6 +10,7 @@ from gate_audits import hits, number, run_of, write_audit
 from scipy import stats
 
 from koda_audit.errors import InputError
+from koda_audit.evaluation.scores import per_class
 from koda_audit.gates.gate import Gate
 from koda_audit.gates.judge import exit_code, judge
 
@@ -113,6 +114,24 @@ def test_numbers_without_outcomes_are_judged_by_their_intervals():
     found = one(Gate("gap_rmg", "cifar", "new", max_rise=0.0), run, earlier)
     assert found.bound == pytest.approx(0.1 - 0.025 * stats.norm.ppf(0.95))
     assert "not paired" in found.sentence
+
+
+def test_weighted_outcomes_are_paired_and_alone_judged_by_the_stated_interval():
+    """A mean over classes: the weights make its outcomes vary more than it does itself."""
+    labels = np.repeat([0, 1], [900, 100])
+    kept = np.ones(1000)
+    kept[::50] = 0
+    lost = kept.copy()
+    lost[905:925] = 0
+    old, new = (per_class("r", values, labels).outcomes["r"].values for values in (kept, lost))
+    metric = {"metric": "mean_per_class_recall"}
+    low, high = per_class("r", lost, labels).intervals["r"]
+    run = run_of(number(hits=new, ci_low=low, ci_high=high, **metric), number(hits=old, model="old", **metric))
+    fall = one(Gate("mean_per_class_recall", "cifar", "new", against="old", max_drop=0.02), run)
+    assert (fall.verdict, fall.estimate) == ("FAIL", pytest.approx((old - new).mean()))
+    alone = one(Gate("mean_per_class_recall", "cifar", "new", min=0.95), run)
+    assert alone.verdict == "FAIL"
+    assert "stated interval" in alone.sentence
 
 
 def test_queries_of_an_image_count_as_one_sample():

@@ -86,6 +86,12 @@ BAD = {
         15,
         "measures 'text_retrieval_recall@7'",
     ),
+    "gate on a number without an interval": (
+        "koda_excess_top1",
+        "text_retrieval_recall@5",
+        15,
+        "no gate can be judged by koda_excess_top1: it has no interval; koda_findings is a count that can",
+    ),
     "metric that is not measured": ("gaprob_rank", "text_retrieval_recall@5", 15, "nothing in this suite measures"),
     "measure of another modality": ("sim_text_cka_linear", "text_retrieval_recall@5", 15, "'sim_image_cka_linear'"),
     "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
@@ -208,6 +214,21 @@ def test_all_faults_at_once_in_the_order_of_the_file(tmp_path, capsys):
     message = refused(tmp_path, wrong.encode(), capsys, ("validate", "--static"))
     lines = [int(line.split("suite.yaml:")[1].split(":")[0]) for line in message.splitlines()]
     assert lines == [8, 8, 9, 12, 13, 15, 17]  # 12: centred is used nowhere now
+
+
+@pytest.mark.parametrize(
+    ("metric", "old", "new", "why"),
+    [
+        ("gap_rmg", "on: [pairs]}\nalign", "on: [pairs], interval: false}\nalign", "gap.interval is false: say true"),
+        ("gap_centroid_gap_sq_unbiased", "", "", "gap_centroid_gap_sq_unbiased_paired"),
+        ("sim_image_cka_linear_p_value", "[cka_linear]", "[cka_linear], permutations: 9", "ask for the similarity"),
+    ],
+)
+def test_a_gate_needs_an_interval(metric, old, new, why, tmp_path, capsys):
+    suite = GOOD.replace("text_retrieval_recall@5", metric).replace(old, new, 1)
+    message = refused(tmp_path, suite.encode(), capsys, ("validate", "--static"))
+    assert f"no gate can be judged by {metric}: " in message
+    assert why in message
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
