@@ -80,4 +80,6 @@ def escape(text: str) -> str:
 
 def printable(text: str) -> str:
     """One line without control characters (a terminal would obey them)."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():  # most are
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())

@@ -18,8 +18,9 @@ from PIL import Image
 from koda_audit._files import slug, write_csv
 from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.errors import InputError, StoreError
+from koda_audit.report import write
 from koda_audit.report.markdown import cell, markdown_table, terminal_table
-from koda_audit.report.pictures import draw_grid
+from koda_audit.report.pictures import draw_grid, thumbnail
 from koda_audit.report.write import write_report
 from koda_audit.results import COLUMNS, Result
 
@@ -35,8 +36,8 @@ EVIL = [
 ]
 
 
-def images(wanted: list[str]) -> dict[str, Image.Image]:
-    return {sample: Image.new("RGB", (20 + 10 * i, 30), "red") for i, sample in enumerate(wanted)}
+def images(wanted: list[str]) -> dict[str, bytes]:
+    return {sample: thumbnail(Image.new("RGB", (20 + 10 * i, 30), "red")) for i, sample in enumerate(wanted)}
 
 
 def report(folder: Path, value: float = 1.0) -> Path:
@@ -129,10 +130,10 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = report(tmp_path / "r").read_text()
 
-    def full(self: Image.Image, target: Path) -> None:
+    def full(grid: SampleGrid, thumbnails: dict[str, bytes]) -> Image.Image:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(write, "draw_grid", full)
     with pytest.raises(StoreError, match="the disk is full; free some space"):
         report(tmp_path / "r", 2.0)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
@@ -180,7 +181,7 @@ def test_grids_of_any_size() -> None:
         ids = tuple(str(i) for i in range(n))
         sheet = draw_grid(SampleGrid("g", "títle 标题 " * 40, ids, ("x" * 200,) * n), images(list(ids)))
         assert sheet.width >= 480
-    lone = draw_grid(SampleGrid("g", "", ("a",), ("",)), {"a": Image.new("RGB", (1, 4000))})
+    lone = draw_grid(SampleGrid("g", "", ("a",), ("",)), {"a": thumbnail(Image.new("RGB", (1, 4000)))})
     assert lone.width == 480
 
 

@@ -27,6 +27,7 @@ from koda_audit.models import LoadedModel, ModelSpec, load_model
 from koda_audit.registry import tasks
 from koda_audit.report.markdown import terminal_table
 from koda_audit.report.measured import how_measured, metric_table
+from koda_audit.report.pictures import thumbnail
 from koda_audit.report.write import write_report
 from koda_audit.results import Result, signature
 
@@ -127,7 +128,7 @@ def _write(
         [*outcome.sections, metric_table(outcome.metrics), how_measured(compared, outcome.settings)],
         outcome.files,
         results,
-        lambda wanted: dataset.images(wanted, ids),
+        lambda wanted: {sample: thumbnail(image) for sample, image in dataset.images(wanted, ids).items()},
     )
     # the host's form: flat metrics, and extra keys that `clip_benchmark build` passes through as columns
     weights = [embeddings.meta["ingredients"]["model"]["weights"] for embeddings in compared]

@@ -29,11 +29,10 @@ from koda_audit.report.measured import (
     verdict_counts,
     verdict_section,
 )
-from koda_audit.report.pictures import lossless, thumbnail
+from koda_audit.report.pictures import lossless
 
 if TYPE_CHECKING:
     import pandas as pd
-    from PIL import Image
 
 SHOWN = 200  # rows of a table at first, and with each press of a button: thousands would make every sorting slow
 LONG = 12  # rows from which a table gets a filter and scrolls within the page
@@ -75,7 +74,7 @@ class Table:
 def to_html(
     title: str,
     sections: Sequence[Section],
-    images: Mapping[str, Image.Image],
+    thumbnails: Mapping[str, bytes],
     results: pd.DataFrame | None = None,
     verdicts: pd.DataFrame | None = None,
     environment: Mapping[str, Any] | None = None,
@@ -83,7 +82,7 @@ def to_html(
     """The whole report as one page: verdicts first, then the sections, the results and the environment.
 
     Args:
-        images: the samples of all grids.
+        thumbnails: the samples of all grids, as ``thumbnail`` makes them.
     """
     first, last = verdict_section(verdicts), [*results_section(results), *environment_section(environment)]
     blocks = [_block(number, section) for number, section in enumerate([*first, *sections, *last], 1)]
@@ -97,7 +96,7 @@ def to_html(
     return _template().render(
         title=title,
         blocks=blocks,
-        thumbnails={sample: _uri(thumbnail(image)) for sample, image in images.items()},
+        thumbnails={sample: _uri(webp) for sample, webp in thumbnails.items()},
         shown=SHOWN,
         style=style,
         script=script,

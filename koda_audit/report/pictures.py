@@ -17,7 +17,7 @@ CELL, MARGIN, COLUMNS, CAPTION_LINES = 150, 12, 6, 3
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 
 
-def draw_grid(grid: SampleGrid, images: Mapping[str, Image.Image]) -> Image.Image:
+def draw_grid(grid: SampleGrid, thumbnails: Mapping[str, bytes]) -> Image.Image:
     """One picture: title, then the samples from left to right, best first, each over its caption."""
     font, bold = _font(13), _font(16)
     line = 17
@@ -35,7 +35,7 @@ def draw_grid(grid: SampleGrid, images: Mapping[str, Image.Image]) -> Image.Imag
     for position, (sample, caption) in enumerate(zip(grid.ids, captions, strict=True)):
         row, column = divmod(position, COLUMNS)
         left, upper = MARGIN + column * (CELL + MARGIN), top + row * cell_height
-        picture = _fit(images[sample])
+        picture = _fit(Image.open(io.BytesIO(thumbnails[sample])))
         sheet.paste(picture, (left + (CELL - picture.width) // 2, upper + (CELL - picture.height) // 2))
         for number, text in enumerate(caption):
             draw.text((left, upper + CELL + 3 + line * number), text, font=font, fill=INK)
@@ -93,9 +93,9 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def lossless(png: bytes) -> tuple[bytes, tuple[int, int]]:
-    """A chart as lossless WebP, a third of its PNG, and its width and height in pixels."""
+    """A chart as lossless WebP, less than half of its PNG, and its width and height in pixels."""
     with Image.open(io.BytesIO(png)) as chart:
-        return _webp(chart, lossless=True), chart.size
+        return _webp(chart, lossless=True, quality=0), chart.size  # quick: a third of the time for a quarter more
 
 
 def _webp(image: Image.Image, **options: Any) -> bytes:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from koda_audit._stats.clusters import mean_interval
 from koda_audit.document import Picture, SampleGrid, Section, escape
-from koda_audit.suite.cells import Finished, Number
+from koda_audit.suite.benchmark_sections import benchmark_sections, published_section
+from koda_audit.suite.cells import Finished
 from koda_audit.suite.gap_quality import gap_against_quality
+from koda_audit.suite.gap_sections import gap_sections, similarity_section
+from koda_audit.suite.pictures import model_maps
 from koda_audit.suite.plan import Cell, Plan
 
 Cells = Mapping[Cell, Finished]
-DRAWS = 999  # of the interval of a change: a report has many
 SAMPLE = "sample "  # what the name of a sample's picture begins with
-SHOWN_GAP = ("centroid_gap", "raw_gap_rms", "dist_gap_paired", "rmg", "linear_sep", "mix_bias_image", "frechet_cov")
 
 
 def sections_of(
@@ -30,11 +29,11 @@ def sections_of(
     sections = [
         _summary(plan, finished, failures),
         *_failed(failures),
-        *_benchmarks(finished),
-        *_published(plan, finished),
+        *benchmark_sections(finished),
+        *published_section(plan, finished),
         *_comparisons(finished),
-        *_similarity(finished),
-        *_gap(finished),
+        *similarity_section(finished),
+        *gap_sections(finished),
         *predicted,
         _models(plan, finished),
     ]
@@ -53,17 +52,37 @@ def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Secti
     # of a comparison with a finding where there is one: that of others says that there is none
     compared = [done.sections[0] for cell, done in finished.items() if cell.step == "compare"]
     first = max(compared, key=lambda section: "finding" in pd.DataFrame(**section["table"])["verdict"].to_numpy())
-    return Section("Summary", f"{text}\n\nThe strongest group of each comparison, both ways. {first['text']}", table)
+    said = f"{text}\n\nThe strongest group of each comparison, both ways. {first['text']}"
+    return Section("Summary", said, table, pictures=tuple(_who_sees_what(finished)))
 
 
 def strongest(finished: Cells) -> pd.DataFrame | None:
     """The strongest group of samples of each comparison and way, findings first; None without comparisons."""
-    tables = [done.sections[0]["table"] for cell, done in finished.items() if cell.step == "compare"]
+    tables = [table for _, table in _strongest_of_each(finished)]
     if not tables:
         return None
-    best = pd.concat([pd.DataFrame(**table).groupby(["groups", "does not"], sort=False).head(1) for table in tables])
+    best = pd.concat(tables)
     order = best.assign(finding=best["verdict"] == "finding").sort_values(["finding", "excess"], ascending=False)
     return order.drop(columns="finding").reset_index(drop=True)
+
+
+def _strongest_of_each(finished: Cells) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    for cell, done in finished.items():
+        if cell.step == "compare":
+            yield cell, pd.DataFrame(**done.sections[0]["table"]).groupby(["groups", "does not"], sort=False).head(1)
+
+
+def _who_sees_what(finished: Cells) -> Iterator[Picture]:
+    """A map of the excesses on each dataset where there are more than two models."""
+    found: dict[str, dict[tuple[str, str], float]] = {}
+    for cell, table in _strongest_of_each(finished):
+        pairs = zip(table["groups"], table["does not"], table["excess"], strict=True)
+        found.setdefault(cell.dataset, {}).update({(a, b): max(float(excess), 0.0) for a, b, excess in pairs})
+    for dataset, excess in found.items():
+        if len({model for pair in excess for model in pair}) > 2:
+            title = f"Excess of the strongest group that one model holds and the other does not, on {dataset}"
+            picture = model_maps({"": excess}, title, "groups", "does not", highest=None)
+            yield Picture(f"discrepancy-{dataset}", title, picture)
 
 
 def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
@@ -72,157 +91,12 @@ def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
         yield Section("What failed", "These numbers are missing; run the suite again when it is mended.", table)
 
 
-def _benchmarks(finished: Cells) -> Iterator[Section]:
-    done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
-    plain = {(cell.model, cell.dataset, cell.task): each for cell, each in done.items() if cell.alignment is None}
-    for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
-        rows = []
-        for cell, each in done.items():
-            if (cell.dataset, cell.task) != (dataset, task):
-                continue
-            before = plain.get((cell.model, dataset, task)) if cell.alignment else None
-            for number in each.numbers:
-                change, span = _change(before, each, number.metric)
-                rows.append(
-                    {
-                        "metric": number.metric,
-                        "model": cell.model,
-                        "alignment": cell.alignment or "none",
-                        "value": number.value,
-                        "95 % interval": _interval(number),
-                        "change": change,
-                        "95 % interval of it": span,
-                        "chance": each.facts["chance"].get(number.metric),
-                        "n": number.n,
-                    }
-                )
-        table = pd.DataFrame(rows)
-        order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
-        table = table.sort_values("metric", key=lambda column: column.map(order), kind="stable")
-        aligned = ""
-        if table["change"].notna().any():
-            aligned = " *Change* is against the same model without alignment, its interval that of the same images."
-        yield Section(
-            f"Benchmark {task} on {dataset}",
-            "Intervals by the bootstrap over images, each drawn with all of its captions." + aligned,
-            table.dropna(axis="columns", how="all"),
-        )
-
-
-def _change(before: Finished | None, after: Finished, metric: str) -> tuple[float | None, str | None]:
-    """What an alignment changes of a number, and the interval of the change, query by query."""
-    values = [
-        {number.metric: number.value for number in each.numbers}.get(metric)
-        for each in (before, after)
-        if each is not None
-    ]
-    if len(values) < 2 or values[0] is None or values[1] is None:
-        return None, None
-    assert before is not None
-    change = values[1] - values[0]
-    if metric not in before.outcomes or metric not in after.outcomes:
-        return change, None
-    (earlier, image), (later, _) = before.outcomes[metric], after.outcomes[metric]
-    low, high = mean_interval(later.astype(np.float64) - earlier, image, draws=DRAWS)
-    return change, f"{low:.4g} to {high:.4g}"
-
-
-def _published(plan: Plan, finished: Cells) -> Iterator[Section]:
-    if not plan.suite.published:
-        return
-    ours = {
-        (cell.model, cell.dataset, number.metric): number
-        for cell, done in finished.items()
-        if cell.alignment is None and cell.reference is None
-        for number in done.numbers
-    }
-    rows = []
-    for figure in plan.suite.published:
-        number = ours.get((figure.model, figure.dataset, figure.metric), Number(figure.metric, None))
-        rows.append(
-            {
-                "dataset": figure.dataset,
-                "model": figure.model,
-                "metric": figure.metric,
-                "published": figure.value,
-                "ours": number.value,
-                "95 % interval": _interval(number),
-                "ours minus published": None if number.value is None else number.value - figure.value,
-                "source": figure.source,
-            }
-        )
-    text = (
-        "What others published of these models, as the suite has it, beside what was measured here without alignment. "
-        "A difference beyond the interval is one of protocol (data, prompts, preprocessing, precision) or of weights."
-    )
-    yield Section("Against published figures", text, pd.DataFrame(rows))
-
-
 def _comparisons(finished: Cells) -> Iterator[Section]:
     for cell, done in finished.items():
         if cell.step == "compare":
             for section in done.sections[1:]:
                 title = f"{section['title']} ({cell.model} against {cell.reference} on {cell.dataset})"
                 yield _section(cell, done, {**section, "title": title})
-
-
-def _similarity(finished: Cells) -> Iterator[Section]:
-    rows = [
-        {
-            "dataset": cell.dataset,
-            "model": cell.model,
-            "reference": cell.reference,
-            "measure": number.metric,
-            "value": number.value,
-            "95 % interval": _interval(number),
-        }
-        for cell, done in finished.items()
-        if cell.step == "similarity"
-        for number in done.numbers
-    ]
-    if rows:
-        text = "How alike two models represent the same samples; rows were brought to length 1."
-        yield Section("Similarity", text, pd.DataFrame(rows).dropna(axis="columns", how="all"))
-
-
-def _gap(finished: Cells) -> Iterator[Section]:
-    done = {cell: each for cell, each in finished.items() if cell.step == "gap"}
-    if not done:
-        return
-    rows = [
-        {
-            "dataset": cell.dataset,
-            "model": cell.model,
-            "alignment": cell.alignment or "none",
-            **{name: value for row in _wanted(each, SHOWN_GAP) for name, value in row.items()},
-        }
-        for cell, each in done.items()
-    ]
-    text = (
-        "How far apart images and texts of a model lie; in brackets the same between two halves of one modality. "
-        "`tables/` has every metric with its definition and interval."
-    )
-    yield Section("Modality gap", text, pd.DataFrame(rows).dropna(axis="columns", how="all"))
-    tables = [
-        table.assign(dataset=cell.dataset, model=cell.model, alignment=cell.alignment or "none")
-        for cell, each in done.items()
-        if (table := each.tables.get("robustness")) is not None
-    ]
-    if tables:
-        first = ["dataset", "model", "alignment", "total_var", "alpha"]
-        shown = ["gap", "agreement", "agreement_gain", "clean_accuracy", "noisy_accuracy"]
-        text = (
-            "Share of images whose nearest text stays the same under noise on the texts, as the gap is closed (alpha)."
-        )
-        yield Section("Robustness to noise, as the gap is closed", text, pd.concat(tables)[first + shown])
-
-
-def _wanted(done: Finished, metrics: Iterable[str]) -> Iterator[dict[str, str]]:
-    table = done.tables["gap"].set_index("metric")
-    for metric in metrics:
-        value, null = (pd.to_numeric(table[column])[metric] for column in ("value", "null"))
-        if value == value:
-            yield {metric: f"{value:.4g}" + (f" ({null:.2g})" if null == null else "")}
 
 
 def _models(plan: Plan, finished: Cells) -> Section:
@@ -240,8 +114,23 @@ def _models(plan: Plan, finished: Cells) -> Section:
         rows[model, "preprocessing"] = known["preprocess"]
         rows[model, "device, precision"] = f"{known['device']}, {known['dtype']}"
         rows |= {("libraries", name): version for name, version in known["libraries"].items() if version}
+    rows |= dict(_settings(finished))
     table = pd.DataFrame([(*key, value) for key, value in rows.items()], columns=["of", "what", "value"])
     return Section("How this was measured", f"Seed {plan.suite.seed}. `environment.json` has it all.", table)
+
+
+def _settings(finished: Cells) -> Iterator[tuple[tuple[str, str], str]]:
+    """What each kind of step was set to; where cells differ, all of their values."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for cell, done in finished.items():
+        named = {"compare": "discrepancy", "gap": "modality gap", "align": f"alignment {cell.alignment}"}
+        of = cell.task or named.get(cell.step, cell.step)
+        for name, value in done.settings.items():
+            if value is not None and not isinstance(value, Mapping):
+                spelled = f"{value:.6g}" if isinstance(value, float) else str(value)
+                found.setdefault((of, name.replace("_", " ")), {})[spelled] = None
+    for key, values in found.items():
+        yield key, ", ".join(values)
 
 
 def _tables(cell: Cell, done: Finished) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -282,8 +171,3 @@ def sample_pictures(finished: Cells) -> dict[str, bytes]:
         for name, picture in done.pictures.items()
         if name.startswith(SAMPLE)
     }
-
-
-def _interval(number: Number) -> str | None:
-    ends = number.low, number.high
-    return None if None in ends else "{:.4g} to {:.4g}".format(*ends)

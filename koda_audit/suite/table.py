@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from koda_audit._files import write_json
 from koda_audit.gates.check import VERDICTS
@@ -40,10 +37,11 @@ def write_audit(
     """
     rows = [*results(plan, finished), *errors(plan, failures)]
     sections, tables = sections_of(plan, finished, failures)
+
     pictures = sample_pictures(finished)
 
-    def images(wanted: Sequence[str]) -> dict[str, Image.Image]:
-        return {name: Image.open(io.BytesIO(pictures[name])).convert("RGB") for name in wanted}
+    def thumbnails(wanted: Sequence[str]) -> dict[str, bytes]:
+        return {name: pictures[name] for name in wanted}
 
     environment = environment_of(plan, finished)
     outcomes, ids = outcomes_of(finished), ids_of(finished)
@@ -59,7 +57,7 @@ def write_audit(
 
     title = f"Audit: {plan.suite.suite}"
     shown = table_of(verdicts) if verdicts else None
-    write_report(folder, title, sections, tables, rows, images, shown, environment, beside)
+    write_report(folder, title, sections, tables, rows, thumbnails, shown, environment, beside)
     return rows, verdicts
 
 

@@ -17,6 +17,7 @@ import torch
 
 from koda_audit._files import digest
 from koda_audit._gap.metrics import modality_gap
+from koda_audit._gap.projection import gap_plane
 from koda_audit._gap.robustness import gap_robustness
 from koda_audit._gap.table import METRICS as GAP
 from koda_audit._similarity.measure import similarity
@@ -35,10 +36,12 @@ from koda_audit.embeddings.store import Store
 from koda_audit.errors import DataError
 from koda_audit.evaluation.tasks import evaluate
 from koda_audit.host_tasks.discrepancy import task as discrepancy
+from koda_audit.host_tasks.gap_report import gap_projection
 from koda_audit.host_tasks.gap_robustness import flat_metrics, flat_outcomes, gallery_of
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.metrics import EVALUATED, P_VALUE, within
 from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
+from koda_audit.registry import measures
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
 from koda_audit.suite.measured import variances
@@ -140,7 +143,10 @@ class Workshop:
             if options["permutations"]:
                 numbers.append(Number(metric + P_VALUE, row["p_value"], n=n))
         settings = {**options, "modality": modality, "rows": sorted(set(found["rows"]))}
-        return Finished(tuple(numbers), settings, tables={"similarity": found.reset_index()})
+        known = [measures().load(measure) for measure in options["measures"]]
+        equal = [f"sim_{modality}_{one.name}" for one in known if one.higher_is_similar and one.high == 1]
+        tables = {"similarity": found.reset_index()}
+        return Finished(tuple(numbers), settings, tables=tables, facts={"one_if_equal": equal})
 
     def _gap(self, cell: Cell) -> Finished:
         options, embedded = dict(cell.options), self._aligned(cell)
@@ -158,10 +164,12 @@ class Workshop:
         rows = [(key, *each, GAP[key].definition) for key, each in found.items()]
         tables = {"gap": pd.DataFrame(rows, columns=["metric", "value", "low", "high", "null", "definition"])}
         outcomes: dict[str, Queries] = {}
+        plane = None if cell.alignment else gap_plane(image, text)
+        pictures = {} if plane is None else {"gap": gap_projection(plane, cell.model, seed)}
         if options["robustness"]:
             more, outcomes, tables["robustness"] = self._robustness(embedded, **options["robustness"])
             numbers += more
-        return Finished(tuple(numbers), options, tables=tables, outcomes=outcomes)
+        return Finished(tuple(numbers), options, tables=tables, outcomes=outcomes, pictures=pictures)
 
     def _robustness(
         self, embedded: Embeddings, total_var: list[float], alphas: list[float], **options: Any
