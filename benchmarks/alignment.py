@@ -1,7 +1,8 @@
 """What kernel alignment and the curriculum do on drawn digits: to groups, to the gap, and to what could be done before.
 
 All drawings of a seed have colours of their own. 1,120 train scans are trained on; of the test scans, which are other
-handwriting, 100 validate and 297 are measured, each drawn four times. "±" is the standard deviation over seeds.
+handwriting, 100 at random validate and 297 are measured, each drawn four times. "±" is the standard deviation over
+seeds.
 
 kernel      KUEA of the visual tower of ``plain``, blind to colours, towards ``colour``. Lobes that ``colour`` holds and
             ``plain`` does not are found on the drawings to train on (image, exact kernel, varimax); half of each lobe's
@@ -63,9 +64,9 @@ from koda_audit.figures import drawn, legend
 from koda_audit.models import LoadedModel, ModelSpec, load_model
 
 VALIDATED = 4  # seeds that choose the weight, and chose the rate of learning
-ALLOWED = 0.01  # fall of their accuracy
+ALLOWED = 0.02  # fall of their accuracy
 REDRAWN = 4  # drawings of each test scan
-VALIDATION = 100  # of the 397 test scans
+VALIDATION = 100  # of the 397 test scans, which lie writer by writer
 TRAINED = 1120  # of the 1,400 train scans
 DIRECTIONS = len(COLOURS)
 BATCH, RATE, TOWER_RATE = 64, 2.5e-4, 1e-4
@@ -107,9 +108,10 @@ def embedded(folder: Path, samples: Sequence[Sample], store: Store, captions: bo
 
 def judges(seed: int, part: Part) -> list[Sample]:
     """Test scans in several colours each: clusters and ``mix_bias`` need as many."""
-    scans = slice(None, VALIDATION) if part == "validation" else slice(VALIDATION, None)
-    times = enumerate(range(REDRAWN * seed, REDRAWN * (seed + 1)))
-    return [replace(each, key=f"{each.key}-{time}") for time, other in times for each in draw("test", other)[scans]]
+    drawn = [draw("test", other) for other in range(REDRAWN * seed, REDRAWN * (seed + 1))]
+    order = np.random.default_rng(0).permutation(len(drawn[0]))
+    scans = order[:VALIDATION] if part == "validation" else order[VALIDATION:]
+    return [replace(some[scan], key=f"{some[scan].key}-{time}") for time, some in enumerate(drawn) for scan in scans]
 
 
 # kernel alignment
@@ -307,7 +309,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--part", choices=["kernel", "curriculum", "both"], default="both", help="default %(default)s")
     add("--seeds", type=int, default=10, help="default %(default)s")
-    add("--weights", type=float, nargs="+", default=[15_000, 30_000, 60_000], help="one alone is taken as it is")
+    add(
+        "--weights", type=float, nargs="+", default=[10_000, 20_000, 30_000, 40_000], help="one alone is taken as it is"
+    )
     add("--epochs", type=int, default=24, help="of kernel alignment (default %(default)s)")
     add("--alphas", type=float, nargs="+", default=list(ALPHAS), help="default %(default)s")
     add("--tower_seeds", type=int, default=3, help="of the curriculum on towers (default %(default)s)")

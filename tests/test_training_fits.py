@@ -238,7 +238,7 @@ def test_resumed_from_checkpoints_it_is_the_same(tmp_path, monkeypatch):
         ({"teacher": np.ones((N - 1, 4))}, f"{N - 1} rows for {N} images"),
         ({"teacher": np.full((N, 4), np.nan)}, "teacher is not finite"),
         ({"weight": -1.0}, "weight is -1.0"),
-        ({"rho": 0.0}, "rho=0.0"),
+        ({"rho": 0.0}, "rho is 0.0"),
         ({"kernel": "cubic"}, "unknown kernel 'cubic'"),
         ({"degree": 2.5}, "degree is 2.5"),
         ({"kind": "deep"}, "unknown kind 'deep'"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from koda_audit._options import finite_number
-from koda_audit.alignment.choices import one_width, whole
+from koda_audit.alignment.choices import Count, Range, one_width, whole
 from koda_audit.alignment.maps import NO_LENGTH, UNIT, Fitted
 from koda_audit.errors import InputError
 
@@ -18,7 +19,7 @@ RANK = 1e-10  # of the largest singular value: what is below is rounding
 MARGINAL = 1e-6  # how far a plan's masses may be off, summed over all rows
 
 
-def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
+def spectral(queries: Tensor, gallery: Tensor, k: Count = 64) -> Fitted:
     """The k leading coordinates of the bipartite graph of queries and gallery (as SPECk of arXiv 2505.03703).
 
     Edge weights are W = (1 + cosine) / 2, our choice: never negative, whatever a model's cosines are. With D_q, D_z the
@@ -55,7 +56,7 @@ def spectral(queries: Tensor, gallery: Tensor, k: int = 64) -> Fitted:
     return Fitted(new[0], new[1], "shared", {"coordinates": len(order), "singular_values": s[order].tolist()})
 
 
-def ot(queries: Tensor, gallery: Tensor, epsilon: float = 0.03) -> Fitted:
+def ot(queries: Tensor, gallery: Tensor, epsilon: Annotated[float, Range(1e-4)] = 0.03) -> Fitted:
     """Each gallery row moved to the mean of the queries it is transported to (barycentric map of entropic optimal
     transport; Cuturi, NeurIPS 2013).
 
@@ -71,7 +72,6 @@ def ot(queries: Tensor, gallery: Tensor, epsilon: float = 0.03) -> Fitted:
     >>> torch.allclose(ot(x, x).second, x)
     True
     """
-    finite_number(epsilon, "epsilon", low=1e-4)
     plan = transport_plan(2 - 2 * _similarities(gallery, queries), epsilon)
     return Fitted(UNIT, plan @ queries, "first")
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from koda_audit._options import finite_number, one_of
-from koda_audit.alignment.choices import one_width, vector
+from koda_audit.alignment.choices import Far, one_width, vector
 from koda_audit.alignment.maps import NO_LENGTH, UNIT, Fitted, Step
 from koda_audit.errors import InputError
 
@@ -43,20 +42,18 @@ def center_renorm(image: Tensor, text: Tensor) -> Fitted:
     return _centred(image, text, renormalise=True)
 
 
-def mg_shift(image: Tensor, text: Tensor, lam: float = 0.5, unit: Literal["raw", "unit"] = "raw") -> Fitted:
+def mg_shift(image: Tensor, text: Tensor, lam: Far = 0.5, unit: Literal["raw", "unit"] = "raw") -> Fitted:
     """Norm(x - lam g) and Norm(y + lam g), g = mean x - mean y (Liang et al., NeurIPS 2022, section 5).
 
     Args:
         image, text: (n, d) and (m, d) unit rows.
-        lam: how far each side goes; 0.5 of the raw gap is the middle, a negative one opens the gap.
+        lam: how far each side goes, -1e6 to 1e6; 0.5 of the raw gap is the middle, a negative one opens the gap.
         unit: "raw" takes g as it is, "unit" at length 1. An et al. (ACL 2025) use the latter under the same symbol.
 
     >>> shift = mg_shift(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), lam=0.25)
     >>> shift.first[0].offset.tolist(), shift.second[0].offset.tolist()
     ([-0.25, 0.25], [0.25, -0.25])
     """
-    finite_number(lam, "lam")
-    one_of(unit, "unit", ("raw", "unit"))
     one_width(image, text)
     gap = image.mean(dim=0) - text.mean(dim=0)
     shift = lam * (gap if unit == "raw" else _direction(gap))

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from koda_audit._options import finite_number, one_of
-from koda_audit.alignment.choices import one_width, whole
+from koda_audit.alignment.choices import Count, Size, one_width, whole
 from koda_audit.alignment.maps import UNIT, Fitted, Step
 
 Target = Literal["shared", "image"]
@@ -39,7 +38,7 @@ def procrustes(image: Tensor, text: Tensor, frame: Target = "shared", renormalis
 def ridge(
     image: Tensor,
     text: Tensor,
-    lam: float = 1.0,
+    lam: Size = 1.0,
     prior: Literal["I", 0] = "I",
     frame: Target = "shared",
     renormalise: bool = True,
@@ -61,8 +60,6 @@ def ridge(
     >>> torch.allclose(twice, 2 * torch.eye(2, dtype=torch.float64))
     True
     """
-    finite_number(lam, "lam", low=0)
-    one_of(str(prior), "prior", ("I", "0"))
     mx, my = image.mean(dim=0), text.mean(dim=0)
     x, y = image - mx, text - my
     inverse = matrix_power(y.T @ y, -1, lam)
@@ -72,7 +69,7 @@ def ridge(
     return _onto_images(eye + inverse @ (y.T @ (x - y)), mx, my, frame, renormalise)
 
 
-def coral(image: Tensor, text: Tensor, eps: float = 0.01, frame: Target = "image", renormalise: bool = True) -> Fitted:
+def coral(image: Tensor, text: Tensor, eps: Size = 0.01, frame: Target = "image", renormalise: bool = True) -> Fitted:
     """y -> (y - my) (Cy + eps I)^-1/2 (Cx + eps I)^1/2: the texts take on the covariance of the images (Sun, Feng and
     Saenko, AAAI 2016). Needs no pairs.
 
@@ -86,13 +83,12 @@ def coral(image: Tensor, text: Tensor, eps: float = 0.01, frame: Target = "image
     >>> torch.allclose(coral(x, x).second[0].matrix, torch.eye(2, dtype=torch.float64))
     True
     """
-    finite_number(eps, "eps", low=0)
     one_width(image, text)
     colouring = matrix_power(covariance(text), -0.5, eps) @ matrix_power(covariance(image), 0.5, eps)
     return _onto_images(colouring, image.mean(dim=0), text.mean(dim=0), frame, renormalise)
 
 
-def zca(image: Tensor, text: Tensor, eps: float = 0.01, renormalise: bool = True) -> Fitted:
+def zca(image: Tensor, text: Tensor, eps: Size = 0.01, renormalise: bool = True) -> Fitted:
     """x -> (x - mx) (Cx + eps I)^-1/2, each side with its own mean and covariance: symmetric whitening.
 
     Of all whitenings it turns the rows least (Kessy, Lewin and Strimmer 2018), so both sides still share their axes.
@@ -106,7 +102,6 @@ def zca(image: Tensor, text: Tensor, eps: float = 0.01, renormalise: bool = True
     >>> covariance(zca(x, x, eps=0.0, renormalise=False).first[0](x)).round(decimals=9).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    finite_number(eps, "eps", low=0)
     first, second = (
         Step(side.mean(dim=0), matrix_power(covariance(side), -0.5, eps), renormalise=renormalise)
         for side in (image, text)
@@ -115,7 +110,7 @@ def zca(image: Tensor, text: Tensor, eps: float = 0.01, renormalise: bool = True
 
 
 def cca(
-    image: Tensor, text: Tensor, k: int = 64, reg: float = 1e-3, scale: float = 1.0, renormalise: bool = True
+    image: Tensor, text: Tensor, k: Count = 64, reg: Size = 1e-3, scale: Size = 1.0, renormalise: bool = True
 ) -> Fitted:
     """Both sides onto the k pairs of directions that correlate most (regularised CCA; Hotelling 1936, Vinod 1976).
 
@@ -134,8 +129,6 @@ def cca(
     [1.0, 1.0]
     """
     whole(k, "k", min(image.shape[1], text.shape[1], len(image) - 1), "the smaller width and the pairs less one")
-    finite_number(reg, "reg", low=0)
-    finite_number(scale, "scale", low=0)
     mx, my = image.mean(dim=0), text.mean(dim=0)
     a, b = (matrix_power(covariance(side), -0.5, reg) for side in (image, text))
     u, s, vt = torch.linalg.svd(a @ ((image - mx).T @ (text - my) / len(image)) @ b)
@@ -171,7 +164,6 @@ def matrix_power(symmetric: Tensor, power: float, ridge: float = 0.0) -> Tensor:
 
 
 def _onto_images(matrix: Tensor, mx: Tensor, my: Tensor, frame: Target, renormalise: bool) -> Fitted:
-    one_of(frame, "frame", ("shared", "image"))
     if frame == "shared":
         return Fitted(
             (Step(centre=mx, renormalise=renormalise),), (Step(my, matrix, renormalise=renormalise),), "shared"

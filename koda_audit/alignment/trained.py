@@ -11,10 +11,9 @@ from torch import Tensor
 
 from koda_audit._arrays import matrix
 from koda_audit._files import digest
-from koda_audit._options import one_of
 from koda_audit.alignment.adapters import Adapter, Both, Kind
 from koda_audit.alignment.batches import SHARE, Batches
-from koda_audit.alignment.choices import one_width, whole
+from koda_audit.alignment.choices import Count, Positive, Share, Size, one_width, whole
 from koda_audit.alignment.curriculum import Phases
 from koda_audit.alignment.distributed import own
 from koda_audit.alignment.kernel_loss import DEGREE, Kernel
@@ -30,19 +29,19 @@ def kuea(
     image: Tensor,
     teacher: Any,
     kind: Kind = "linear",
-    rank: int = 64,
-    weight: float = 5.0,
-    rho: float | None = None,
+    rank: Count = 64,
+    weight: Size = 5.0,
+    rho: Positive | None = None,
     learn_rho: bool = False,
-    rho_teacher: float | None = None,
+    rho_teacher: Positive | None = None,
     kernel: Kernel = "polynomial",
-    degree: int = DEGREE,
-    epochs: int = 20,
-    batch: int | None = None,
-    lr: float = 1e-3,
+    degree: Count = DEGREE,
+    epochs: Count = 20,
+    batch: Count | None = None,
+    lr: Size = 1e-3,
     seed: int = 0,
     focus: Any = None,
-    share: float = SHARE,
+    share: Share = SHARE,
     checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h(x)) whose kernel matrix comes close to the teacher's (KUEA on stored embeddings; texts stay).
@@ -87,21 +86,21 @@ def kuea(
 def curriculum(
     image: Tensor,
     text: Tensor,
-    alpha_target: float = 0.5,
+    alpha_target: Share = 0.5,
     sides: Literal["both", "image", "text"] = "both",
     kind: Kind = "linear",
-    rank: int = 64,
-    beta: float = 1.0,
-    scale: float = 100.0,
-    anchor: float = 0.1,
-    ramp: float = 0.6,
-    rise: float | None = None,
-    epochs: int = 20,
-    batch: int | None = None,
-    lr: float = 1e-3,
+    rank: Count = 64,
+    beta: Size = 1.0,
+    scale: Size = 100.0,
+    anchor: Share = 0.1,
+    ramp: Share = 0.6,
+    rise: Size | None = None,
+    epochs: Count = 20,
+    batch: Count | None = None,
+    lr: Size = 1e-3,
     seed: int = 0,
     focus: Any = None,
-    share: float = SHARE,
+    share: Share = SHARE,
     checkpoints: str | Path | None = None,
 ) -> Fitted:
     """Norm(h_x(x)) and Norm(h_y(y)) of least contrastive loss, gap and difference in geometry; see ``curriculum``.
@@ -124,7 +123,6 @@ def curriculum(
     >>> curriculum(x, y, epochs=10).figures["alpha"] > 0
     True
     """
-    one_of(sides, "sides", ("both", "image", "text"))
     width = one_width(image, text)
     drawn = torch.Generator().manual_seed(seed)
     parts = {

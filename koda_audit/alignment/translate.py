@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from koda_audit._gap.translate import FARTHEST, gap_vector, nearest_rows, orthogonal_gap
-from koda_audit._options import finite_number
-from koda_audit.alignment.choices import one_width, vector
+from koda_audit.alignment.choices import Far, one_width, vector
 from koda_audit.alignment.maps import UNIT, Fitted, Step
 from koda_audit.embeddings.rows import Floats
 from koda_audit.errors import InputError, KodaAuditError
@@ -20,9 +19,7 @@ from koda_audit.errors import InputError, KodaAuditError
 TIED = 1e-8  # scores of unit rows in float64 that differ by less are equal; in float32 those nearer than 2e-6
 
 
-def orthogonal_translate(
-    queries: Tensor, gallery: Tensor, alpha: float = 1.0, rank: int | float | None = None
-) -> Fitted:
+def orthogonal_translate(queries: Tensor, gallery: Tensor, alpha: Far = 1.0, rank: int | float | None = None) -> Fitted:
     """Gallery + alpha g', g' the part of the gap that is orthogonal to all that the gallery spans (arXiv 2603.29080).
 
     At full rank the nearest row of every query stays the same for any alpha, in Euclidean distance, and in cosine too,
@@ -47,7 +44,6 @@ def orthogonal_translate(
     >>> round(moved.figures["gap"], 9), round(moved.figures["gap_remaining"], 9)
     (0.848528137, 0.0)
     """
-    finite_number(alpha, "alpha", -FARTHEST, FARTHEST)
     one_width(queries, gallery)
     found = orthogonal_gap(gallery, queries, rank)
     fitted = _translated(queries, gallery, found.gap, alpha * found.shift, guaranteed=rank is None)

@@ -52,6 +52,8 @@ def run(args: Namespace) -> int:
     kind = getattr(task, "kind", dataset.kind)
     if kind != dataset.kind:
         raise InputError(f"{task.name} needs a dataset with {kind}, and {args.dataset} has {dataset.kind}")
+    if hasattr(task, "kind") and kind == "classes" and len(dataset.class_names or ()) < 2:
+        raise InputError(f"{args.dataset} has a single class: {task.name} needs two at least")
     task.check(args, len(dataset.samples))
     classes = f" in {len(dataset.class_names)} classes" if dataset.class_names else ""
     _say(args, f"{args.dataset}: {len(dataset.samples)} samples{classes}")

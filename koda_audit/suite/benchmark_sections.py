@@ -12,10 +12,14 @@ from koda_audit.document import Section
 from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.plan import Cell, Plan
 
+INTERVALS = (
+    "Intervals of means are those of the bootstrap over images, each drawn with all of its captions; those of other "
+    "numbers leave out a twentieth of the images at a time (jackknife)."
+)
 DRAWS = 999  # of the interval of a change: a report has many
 
 
-def benchmark_sections(finished: Mapping[Cell, Finished]) -> Iterator[Section]:
+def benchmark_sections(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Section]:
     done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
     plain = {(cell.model, cell.dataset, cell.task): each for cell, each in done.items() if cell.alignment is None}
     for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
@@ -45,9 +49,12 @@ def benchmark_sections(finished: Mapping[Cell, Finished]) -> Iterator[Section]:
         aligned = ""
         if table["change"].notna().any():
             aligned = " *Change* is against the same model without alignment, its interval that of the same images."
+        unprobed = [name for name in plan.suite.alignments if task == "linear_probe" and plan.gallery_bound(name)]
+        if unprobed:
+            aligned += f" No probe of {', '.join(unprobed)}: made from the evaluated rows, it leaves none to train on."
         yield Section(
             f"Benchmark {task} on {dataset}",
-            "Intervals by the bootstrap over images, each drawn with all of its captions." + aligned,
+            f"{INTERVALS}{aligned}",
             table.dropna(axis="columns", how="all"),
         )
 

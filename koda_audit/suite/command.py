@@ -53,11 +53,12 @@ def validate(args: Namespace) -> int:
             print(f"note: {printable(fault.sentence)}")
         print(f"{args.suite}: schema and names are right")
         return 0
-    from koda_audit.suite.cost import described, host_faults
+    from koda_audit.suite.cost import described
+    from koda_audit.suite.host import alignment_faults, host_faults
     from koda_audit.suite.run import planned
 
     plan = planned(loaded, args.store)
-    faults = [fault.sentence for fault in loaded.missing] + host_faults(plan)
+    faults = [fault.sentence for fault in loaded.missing] + host_faults(plan) + alignment_faults(plan)
     if faults:
         raise SuiteError("\n".join(faults))
     print(described(plan, args.quiet))

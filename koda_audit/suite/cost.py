@@ -10,32 +10,10 @@ from typing import Any
 from tabulate import tabulate
 
 from koda_audit.document import printable
-from koda_audit.errors import KodaAuditError
 from koda_audit.suite.names import HUB, PYTHON, DataName, ModelName
 from koda_audit.suite.plan import Plan
 
 UNKNOWN = "unknown until first build"
-
-
-def host_faults(plan: Plan) -> list[str]:
-    """What the host finds wrong with models and data, all of it; imports torch."""
-    from koda_audit.data.load import check_dataset
-    from koda_audit.models import ModelSpec, check_model
-
-    found: list[str] = []
-    needed = [cell for cell in plan.cells if cell.step == "embed"]
-    for key in dict.fromkeys(cell.model for cell in needed):
-        named = plan.models[key]
-        try:
-            check_model(ModelSpec(named.name, named.pretrained, named.model_type), allow_code=True)
-        except KodaAuditError as error:
-            found.append(f"models.{key}: {error}")
-    for data in dict.fromkeys(plan.on(cell) for cell in needed):
-        try:
-            check_dataset(data.name, data.root, data.split)
-        except KodaAuditError as error:
-            found.append(f"datasets.{data.key}, split {data.split}: {error}")
-    return found
 
 
 def described(plan: Plan, quiet: bool = False) -> str:

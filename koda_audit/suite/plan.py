@@ -26,6 +26,7 @@ TASKS: dict[Step, str] = {
     "gap": "koda_modality_gap",
     "align": "align",
 }
+AROUND = ("operator", "mode", "transductive", "gallery", "teacher")  # options of "align" that are no settings
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from koda_audit.gates.run import Run
 from koda_audit.report.write import check_replaceable
 from koda_audit.results import frame
 from koda_audit.suite.cells import Cells, Finished
-from koda_audit.suite.load import Loaded, load_suite
+from koda_audit.suite.load import Loaded, SuiteError, load_suite
 from koda_audit.suite.plan import Cell, Plan
 
 if TYPE_CHECKING:
@@ -91,6 +91,12 @@ def run_suite(
     earlier = None if baseline is None else Run.read(Path(baseline))
     home = Store(Path(store) if store else default_store())
     plan = planned(loaded, home.folder)
+    if compute and not all(plan.done(cell) for cell in plan.cells if cell.step == "align"):
+        from koda_audit.suite.host import alignment_faults
+
+        faults = alignment_faults(plan)
+        if faults:
+            raise SuiteError("\n".join(f"{loaded.path}: {fault}" for fault in faults))
     for fault in loaded.missing:
         say(f"warning: {fault.sentence}: what needs it will fail")
     finished, failures = complete(plan, home, quiet, say, compute)

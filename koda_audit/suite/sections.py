@@ -29,7 +29,7 @@ def sections_of(
     sections = [
         _summary(plan, finished, failures),
         *_failed(failures),
-        *benchmark_sections(finished),
+        *benchmark_sections(plan, finished),
         *published_section(plan, finished),
         *_comparisons(finished),
         *similarity_section(finished),

@@ -45,11 +45,10 @@ from koda_audit.registry import measures
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
 from koda_audit.suite.measured import variances
-from koda_audit.suite.plan import Cell, Plan
+from koda_audit.suite.plan import AROUND, Cell, Plan
 
 Record = dict[str, Any]
 OPERATOR = "alignment"  # folder of a fitted alignment, or a trained model, in its cell
-AROUND = ("operator", "mode", "transductive", "gallery", "teacher")  # options that are no settings of a training
 KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
 
 

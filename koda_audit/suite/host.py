@@ -1,0 +1,49 @@
+"""What the host, and the formulas of alignments, find wrong with a suite before anything is computed; imports torch."""
+
+from __future__ import annotations
+
+from koda_audit.alignment.fit import method_arguments
+from koda_audit.alignment.tower_choice import tower_arguments
+from koda_audit.data.load import check_dataset
+from koda_audit.errors import KodaAuditError
+from koda_audit.models import ModelSpec, check_model
+from koda_audit.registry import alignments
+from koda_audit.suite.plan import AROUND, Plan
+
+
+def host_faults(plan: Plan) -> list[str]:
+    """What is wrong with models and data, all of it."""
+    found: list[str] = []
+    needed = [cell for cell in plan.cells if cell.step == "embed"]
+    for key in dict.fromkeys(cell.model for cell in needed):
+        named = plan.models[key]
+        try:
+            check_model(ModelSpec(named.name, named.pretrained, named.model_type), allow_code=True)
+        except KodaAuditError as error:
+            found.append(f"models.{key}: {error}")
+    for data in dict.fromkeys(plan.on(cell) for cell in needed):
+        try:
+            check_dataset(data.name, data.root, data.split)
+        except KodaAuditError as error:
+            found.append(f"datasets.{data.key}, split {data.split}: {error}")
+    return found
+
+
+def alignment_faults(plan: Plan) -> list[str]:
+    """Values of parameters that the formulas of the alignments refuse, all of them."""
+    found: dict[str, None] = {}
+    for cell in plan.cells:
+        if cell.step != "align":
+            continue
+        settings = {name: value for name, value in cell.options.items() if name not in AROUND}
+        operator = cell.options["operator"]
+        try:
+            if "mode" in cell.options:
+                named = plan.models[cell.model]
+                tower_arguments(operator, ModelSpec(named.name, named.pretrained, named.model_type), settings)
+            else:
+                given = {"teacher": None} if "teacher" in cell.options else {}
+                method_arguments(alignments().load(operator), {**settings, **given})
+        except KodaAuditError as error:
+            found[f"alignments.{cell.alignment}: {error}"] = None
+    return list(found)
