@@ -24,7 +24,7 @@ from koda_audit.errors import InputError, StoreError
 if TYPE_CHECKING:
     import pandas as pd
 
-ABANDONED = 86_400  # seconds after which nobody still writes a temporary file
+ABANDONED = 3_600  # seconds after which nobody still writes a temporary file or folder
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # the wide forms too: some programs take them alike
 
 
@@ -32,18 +32,25 @@ FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # the wide f
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; on success it is flushed to disk and takes the place of ``path``.
 
+    What a link points to is replaced, not the link; a device or pipe, such as /dev/stdout, is written to as it is.
+
     Raises:
         StoreError: the disk is full or the folder cannot be written; the temporary file is removed.
     """
     temporary: Path | None = None
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as stream:
+                yield stream
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        remove_abandoned(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as opened:
+            temporary = Path(opened.name)
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
         # NamedTemporaryFile is private to the user; a store or report may be shared, as any other file
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -178,12 +185,12 @@ def reason(error: OSError) -> str:
     return f"{(error.strerror or str(error)).lower()}; choose another place or mend its permissions"
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Temporary files of writes to ``path`` that were killed."""
-    for file in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+def remove_abandoned(path: Path) -> None:
+    """Temporary files and folders of writes to ``path`` that were killed."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         with suppress(FileNotFoundError):  # another process was faster
-            if time.time() - file.stat().st_mtime > ABANDONED:
-                file.unlink()
+            if time.time() - found.stat().st_mtime > ABANDONED:
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
 
 
 def _umask() -> int:

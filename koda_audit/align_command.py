@@ -15,6 +15,7 @@ from koda_audit.alignment.fit import calibration_split
 from koda_audit.alignment.operator import Alignment
 from koda_audit.alignment.tower_choice import TRAINERS, tower_arguments
 from koda_audit.data.dataset import Dataset
+from koda_audit.data.folder import FOLDER
 from koda_audit.data.load import check_dataset
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError
@@ -70,8 +71,22 @@ def align(args: argparse.Namespace) -> None:
     alignment.save(args.output)
     print(terminal_table(_table(alignment, args)))
     if not alignment.info["gallery_bound"]:
-        base = f"{spec.name},{spec.pretrained}" if spec.pretrained else spec.name
-        print(f"\nclip_benchmark eval --model_type koda_aligned --model {args.output} --pretrained {base} …")
+        print(f"\n{_use(args, spec)}")
+
+
+def _use(args: argparse.Namespace, spec: ModelSpec) -> str:
+    """A command that takes the saved alignment; the host itself reads no plain folders."""
+    code = " --koda_allow_code" if args.koda_allow_code else ""
+    base = f"{spec.name},{spec.pretrained}" if spec.pretrained else spec.name
+    if args.dataset.startswith(FOLDER):
+        return (
+            f"clip_benchmark eval --task koda_aligned_classification --koda_alignment {args.output} "
+            f'--pretrained_model "{base}" --dataset {args.dataset}{code} …'
+        )
+    return (
+        f"clip_benchmark eval --model_type koda_aligned --model {args.output} --pretrained {base} "
+        f"--dataset {args.dataset}{code} …"
+    )
 
 
 def _check_tower(args: argparse.Namespace) -> None:

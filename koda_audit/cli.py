@@ -60,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `koda-audit … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # such as a name that is too long
+        if os.environ.get("KODA_AUDIT_DEBUG") == "1":
+            traceback.print_exc()
+        about = "" if error.filename is None else f": {printable(str(error.filename))[:200]}"
+        print(f"koda-audit: error: {printable(str(error.strerror or error))}{about}", file=sys.stderr)
+        return 2
+    except Exception:  # a fault of ours, and no gate that failed: 1 would say so
+        traceback.print_exc()
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

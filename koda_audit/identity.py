@@ -105,5 +105,6 @@ def _tokens(name: str, tokenizer: Callable[[list[str]], torch.Tensor]) -> str:
 
 
 def _plain_repr(preprocess: object) -> str:
-    text = preprocess.func.__qualname__ if isinstance(preprocess, partial) else repr(preprocess)
+    made = preprocess.func if isinstance(preprocess, partial) else preprocess
+    text = getattr(made, "__qualname__", None) or repr(made)
     return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -127,6 +127,7 @@ _PROBE = (
     Metric("probe_accuracy", "share of images that logistic regression on the embeddings gets right", 0, 1, "up"),
     Metric("probe_mean_per_class_recall", "the same of each class that occurs, averaged over these", 0, 1, "up"),
     Metric("probe_C", "inverse strength of its L2 penalty", 0, None, exact=True),
+    Metric("probe_converged", "1 where it converged within 1,000 iterations, else 0", 0, 1, exact=True),
 )
 _CLUSTERING = (
     Metric("ari", "adjusted Rand index of k-means clusters of all rows and the classes", -0.5, 1, "up"),

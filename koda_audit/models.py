@@ -90,7 +90,12 @@ def check_model(spec: ModelSpec, allow_code: bool) -> None:
             raise InputError(f"model '{spec.name}': expected py:module:function")
     elif spec.name.startswith(LOCAL):
         _check_folder(Path(spec.name[len(LOCAL) :]))
-    elif spec.name.startswith(HUB) or spec.model_type != "open_clip":
+    elif spec.model_type != "open_clip":
+        from clip_benchmark.models import MODEL_TYPES
+
+        if spec.model_type not in (*MODEL_TYPES, "koda_aligned"):
+            raise InputError(unknown("model_type", spec.model_type, MODEL_TYPES))
+    elif spec.name.startswith(HUB):
         return
     else:
         import open_clip

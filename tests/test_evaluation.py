@@ -92,7 +92,7 @@ def test_values_are_the_means_of_their_outcomes(name):
 def test_every_number_that_chance_has_a_part_in_has_an_interval(name):
     found = MEASURES[name](IMAGE, TEXT, LABELS, CLASSES)
     bare = set(found.values) - set(found.outcomes) - set(found.intervals)
-    assert bare <= {"probe_C"}
+    assert bare <= {"probe_C", "probe_converged"}
     for metric, (low, high) in found.intervals.items():
         assert low <= found.values[metric] <= high
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
@@ -29,8 +31,8 @@ def linear_probe(
 ) -> Scores:
     """``probe_accuracy`` and ``probe_mean_per_class_recall`` of scikit-learn's multinomial logistic regression.
 
-    L-BFGS on unit rows, at most 1,000 iterations, after CLIP (arXiv 2103.00020, appendix A.3); scikit-learn warns where
-    it does not converge. Not the ``lp_acc1`` of clip_benchmark, which trains by AdamW for a given number of epochs.
+    L-BFGS on unit rows, at most 1,000 iterations, after CLIP (arXiv 2103.00020, appendix A.3); ``probe_converged`` is 0
+    where they were too few. Not the ``lp_acc1`` of clip_benchmark, which trains by AdamW for a given number of epochs.
 
     Args:
         train_image: (n, d), any positive length.
@@ -42,7 +44,7 @@ def linear_probe(
         seed: of that fifth, which is drawn class by class.
 
     Returns:
-        Also the value ``probe_C``. Outcomes, one a test image, of both others.
+        Also the values ``probe_C`` and ``probe_converged``. Outcomes, one a test image, of both others.
 
     Raises:
         InputError: vectors of different widths, a zero row, labels that do not fit, fewer than two classes, ``C`` that
@@ -62,9 +64,11 @@ def linear_probe(
         C = _best(train, known, seed)
     elif not finite_number(C, "C", low=0):
         raise InputError("C is 0: expected a positive number, the inverse strength of the penalty")
-    hits = (_fitted(train, known, C).predict(test) == true).astype(np.float64)
+    probe = _fitted(train, known, C)
+    hits = (probe.predict(test) == true).astype(np.float64)
+    settings = {"probe_C": C, "probe_converged": float(probe.n_iter_.max() < ITERATIONS)}
     balanced = per_class("probe_mean_per_class_recall", hits, true)
-    return together(Scores.of({"probe_accuracy": per_image(hits)}), balanced, Scores({"probe_C": C}, {}))
+    return together(Scores.of({"probe_accuracy": per_image(hits)}), balanced, Scores(settings, {}))
 
 
 def _best(image: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> float:
@@ -77,4 +81,6 @@ def _best(image: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> f
 
 
 def _fitted(image: NDArray[np.float64], labels: NDArray[np.int64], C: float) -> LogisticRegression:
-    return LogisticRegression(C=C, max_iter=ITERATIONS).fit(image, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # ``probe_converged`` says it
+        return LogisticRegression(C=C, max_iter=ITERATIONS).fit(image, labels)

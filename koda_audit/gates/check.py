@@ -11,7 +11,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koda_audit._files import atomic_write, check_writable, file_sha256, reason, replace_folder, write_json, write_text
+from koda_audit._files import (
+    atomic_write,
+    check_writable,
+    file_sha256,
+    reason,
+    remove_abandoned,
+    replace_folder,
+    write_json,
+    write_text,
+)
 from koda_audit.errors import InputError, StoreError
 from koda_audit.gates.gate import Gate, gate_of, read_gates
 from koda_audit.gates.judge import Verdict, exit_code, judge
@@ -94,6 +103,7 @@ def accept(run: str | Path, output: str | Path) -> int:
     if target.is_symlink() or (target.exists() and not (target / ACCEPTED).is_file()):
         raise InputError(f"{target} exists and is no baseline: choose another folder")
     check_writable(target.parent, "the folder of --output")
+    remove_abandoned(target)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         for name in KEPT:
@@ -130,19 +140,37 @@ def check_command(args: Namespace) -> int:
 
 def baseline_command(args: Namespace) -> int:
     """Accept a baseline and say where it lies."""
+    failed = [row for row in _verdicts_of(args.accept) if row.get("verdict") in ("FAIL", "ERROR")]
     count = accept(args.accept, args.output)
     print(f"{args.output} is the baseline now: {count} numbers of {args.accept}. Commit it, and check against it")
+    if failed:
+        print(
+            f"note: {len(failed)} of its own gates came to {' and '.join(sorted({row['verdict'] for row in failed}))}"
+        )
     return 0
 
 
 def _gates_of(folder: Path) -> list[Gate]:
     """The gates that an audit was run with."""
-    path = folder / VERDICTS
-    if not path.is_file():
+    rows = _verdicts_of(folder)
+    if not rows:
         raise InputError(f"{folder} was run without gates: name a file of them with --gates")
     names = [field.name for field in fields(Gate)]
     try:
-        rows = json.loads(path.read_text("utf-8"))
         return [gate_of({name: row[name] for name in names if row.get(name) is not None}) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, InputError) as error:
+        raise InputError(f"{folder / VERDICTS} is damaged: {error}") from error
+
+
+def _verdicts_of(folder: Path) -> list[dict[str, Any]]:
+    """What an audit has written of its gates; nothing where it was run without."""
+    path = folder / VERDICTS
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected a list of verdicts")
+        return rows
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from error

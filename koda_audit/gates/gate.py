@@ -11,6 +11,7 @@ from koda_audit._yaml import read_yaml
 from koda_audit.errors import InputError, unknown
 
 Kind = Literal["max_drop", "max_rise", "min", "max"]
+LEAST_LEVEL = 0.0001  # a bound at a smaller one rests on no draws
 KINDS: tuple[Kind, ...] = ("max_drop", "max_rise", "min", "max")
 
 
@@ -29,7 +30,7 @@ class Gate:
         level: the chance of a false FAIL, with Holm over all gates that are judged together.
 
     Raises:
-        InputError: none or several tolerances, one that is no number, a level outside of (0, 0.5).
+        InputError: none or several tolerances, one that is no number, a level outside of 0.0001 to 0.5.
 
     >>> Gate("acc1", "cifar10", "candidate", against="deployed", max_drop=0.01).tolerance
     0.01
@@ -63,8 +64,8 @@ class Gate:
         if not _number(self.tolerance) or (self.compares and self.tolerance < 0):
             wanted = "a number of 0 or more" if self.compares else "a number"
             raise InputError(f"{self.name}: {self.kind} must be {wanted}, found {self.tolerance!r}")
-        if not _number(self.level) or not 0 < self.level < 0.5:
-            raise InputError(f"{self.name}: level must lie between 0 and 0.5, found {self.level!r}")
+        if not _number(self.level) or not LEAST_LEVEL <= self.level < 0.5:
+            raise InputError(f"{self.name}: level must be {LEAST_LEVEL} or more and below 0.5, found {self.level!r}")
         if self.against == self.model:
             raise InputError(f"{self.name}: against the model itself there is nothing to compare")
 

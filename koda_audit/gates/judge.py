@@ -21,6 +21,7 @@ from koda_audit.gates.sentences import sentence
 from koda_audit.metrics import listed
 
 Word = Literal["PASS", "WARN", "FAIL", "ERROR"]
+MOST_DRAWS = 1_000_000
 ROUNDED = 1e-5  # outcomes are kept in float32
 
 
@@ -89,6 +90,7 @@ def judge(gates: Sequence[Gate], run: Run | Path | Any, baseline: Run | Path | A
     """
     ours, theirs = _run(run), None if baseline is None else _run(baseline)
     draws = max(DRAWS, math.ceil(10 * len(gates) / min((gate.level for gate in gates), default=1.0)))
+    draws = min(draws, MOST_DRAWS)  # beyond, a bound at so small a level has fewer than ten draws below it, or none
     found: list[Found | str] = []
     for gate in gates:
         try:

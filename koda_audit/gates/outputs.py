@@ -36,7 +36,10 @@ def table_of(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """The same columns with the sentences, for a report."""
     import pandas as pd
 
-    rows = [{**verdict.record(), "tolerance": _asked(verdict)} for verdict in verdicts]
+    rows = [
+        {**verdict.record(), "tolerance": _asked(verdict), "sentence": f"{verdict.gate.name}: {verdict.sentence}"}
+        for verdict in verdicts
+    ]
     return pd.DataFrame(rows, columns=[*COLUMNS, "sentence"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ RESULTS = "results.json"
 OUTCOMES = "outcomes"
 ACCEPTED = "baseline.json"  # of an accepted baseline: a checksum a file
 SAME = ("task", "reference", "split", "language")  # what two compared rows share, besides dataset, metric and alignment
+LARGEST = 1e100  # a number beyond is none that was measured
 Row = Mapping[str, Any]
 
 
@@ -151,7 +151,7 @@ class Run:
 def _verify(baseline: Path) -> None:
     """Refuse an accepted baseline that was edited; any other folder is an audit and has nothing to verify."""
     path = baseline / ACCEPTED
-    if not path.is_file():
+    if not path.exists():
         return
     try:
         sums = json.loads(path.read_text("utf-8"))["sha256"]
@@ -166,6 +166,6 @@ def _verify(baseline: Path) -> None:
 
 
 def _real(value: Any) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < LARGEST:
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from koda_audit._stats.evidence import Evidence
+from koda_audit._stats.evidence import LEAST, Evidence
 from koda_audit.gates.gate import Gate
 
 
@@ -27,15 +27,19 @@ def sentence(
     if gate.compares:
         verb = "fell" if (gate.kind == "max_drop") == (estimate >= 0) else "rose"
         said = f"{verb} by {abs(estimate):.4g}, from {values[1]:.4g} to {values[0]:.4g}"
-        word = "fall" if gate.kind == "max_drop" else "rise"
+        if values[0] == values[1]:
+            said = f"stayed {values[0]:.4g}"
+        word, other = ("fall", "rise") if gate.kind == "max_drop" else ("rise", "fall")
         edge = "" if bound is None else f"; {word} of at least {bound:.4g}{sure}"
+        if bound is not None and bound < 0:
+            edge = f"; {other} of at most {-bound:.4g}{sure}"
     else:
         word = "number"
         said = f"is {values[0]:.4g}"
         edge = "" if bound is None else f"; at {'most' if gate.kind == 'min' else 'least'} {bound:.4g}{sure}"
     paired = "paired " if gate.compares else ""
     count = "" if evidence.n is None else f", {evidence.n} {paired}samples"
-    tested = "" if p_value is None else f", p = {p_value:.2g}"
+    tested = "" if p_value is None else f", p {'<' if p_value <= LEAST else '='} {p_value:.2g}"
     seen = ""
     if bound is not None and not failed:
         seen = "; too few samples to show any"

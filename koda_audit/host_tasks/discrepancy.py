@@ -28,6 +28,8 @@ from koda_audit.host_tasks.discrepancy_report import (
     quality_section,
     section,
     strongest_lobes,
+    unlike_lobes,
+    unlike_section,
     widths_section,
 )
 from koda_audit.host_tasks.protocol import Inputs
@@ -143,6 +145,7 @@ class DiscrepancyTask:
         metrics: dict[str, float | None] = {}
         sections: list[Section] = []
         strongest: list[pd.DataFrame] = []
+        unlike: list[pd.DataFrame] = []
         files: dict[str, pd.DataFrame] = {}
         for way, (target, reference, repeated) in ways.items():
             search = _settings(inputs)
@@ -164,6 +167,7 @@ class DiscrepancyTask:
             main = section(found, target, reference, members, way)
             sections += [main, *quality_section(quality, found, target, reference)]
             strongest.append(strongest_lobes(main, quality, target, reference))
+            unlike.append(unlike_lobes(main, quality, target, reference))
             files.update(_files(found, way))
             files |= {f"tables/{way}quality.csv": quality, f"tables/{way}agreement.csv": agreement}
         table = pd.concat(strongest, ignore_index=True)
@@ -171,7 +175,8 @@ class DiscrepancyTask:
         summary = Section("Strongest groups, both ways", reading, table)
         widths = [widths_section(found, inputs.target, inputs.reference)] if found.bandwidths else []
         settings = {**found.settings, "floor": "none" if inputs.again is None else "batch"}
-        return Outcome(metrics, settings, (summary, *sections, *widths), files)
+        differ = unlike_section(unlike, inputs.target, inputs.reference)
+        return Outcome(metrics, settings, (summary, *differ, *sections, *widths), files)
 
 
 def _settings(inputs: Inputs) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.embeddings.container import Embeddings
 
 SHOWN = 12  # samples a grid
+UNLIKE = 8  # groups in the table of those that the models differ on
 SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
 
 READING = (
@@ -40,7 +41,9 @@ def section(
     known = sample_texts(target)
     words = Themes(*known) if known else None
     captions = known[0] if known else None
-    themes, grids = [], []
+    themes = []
+    grids: list[SampleGrid] = []
+    findings: list[SampleGrid] = []
     for record in found.frame.to_dict("records"):
         rows = members[(members["direction"] == record["direction"]) & (members["lobe"] == record["lobe"])][
             "row"
@@ -54,7 +57,7 @@ def section(
         name = f"direction {record['direction']} {record['lobe']}"
         size = f"{len(shown)} strongest of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)} samples"
         parts = [f"{ours} over {theirs}, {name}", record["verdict"], size, themes[-1]]
-        grids.append(
+        (findings if record["finding"] else grids).append(
             SampleGrid(
                 name=f"{way}direction-{record['direction']:02d}-{record['lobe']}",
                 title=" · ".join(filter(None, parts)),
@@ -90,7 +93,7 @@ def section(
         pictures.append(Picture(f"{way}map", "Map of the lobes: a picture, no evidence", lobe_map(layout, names)))
     floor = frame["floor"].iloc[0]
     against = "not measured" if math.isnan(floor) else f"{floor:.2g}"
-    findings, rule = int(frame["finding"].sum()), found.settings
+    rule = found.settings
     certified = f" (the global optimum: the largest duality gap is {frame['duality_gap'].max():.1g})"
     if rule["rotation"] != "none":
         certified = ", and all of them were then turned by varimax, within their span and beyond ε where need be"
@@ -104,14 +107,14 @@ def section(
         f"What {ours} groups and {theirs} does not",
         f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
         f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)}{certified}. {used}Its "
-        f"lobes are the groups of samples at either end. {findings} of "
+        f"lobes are the groups of samples at either end. {int(frame['finding'].sum())} of "
         f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, "
         f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
         "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
         "*Similarity* is the mean kernel value between the samples of the lobe, 0 (unlike) to 1 (equal). "
         "Lobes without excess have no picture.",
         table,
-        tuple(grids),
+        (*findings, *grids),
         tuple(pictures),
     )
 
@@ -176,9 +179,7 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
 def strongest_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
     """Three lobes, findings first, then the largest excess, in words that hold for both ways."""
     ours, theirs = _names(target, reference)
-    measure = next((m for m in ("zeroshot_accuracy", "image_to_text_recall@5") if (quality["measure"] == m).any()), "")
-    known = quality[quality["measure"] == measure].set_index(["direction", "lobe", "model"])["value"]
-    heading = measure.replace("zeroshot_", "").replace("image_to_text_", "")
+    known, heading = _task_of(quality)
     table = main.table
     assert table is not None
     best = table.assign(first=table["verdict"] == "finding").sort_values(["first", "excess"], ascending=False).head(3)
@@ -189,18 +190,73 @@ def strongest_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, re
             "does not": theirs,
             "samples": best["samples"],
             "verdict": best["verdict"],
-            "shared words": best["shared words"],
             **{
                 f"{heading}, {column}": [known[direction, lobe, role] for direction, lobe in places]
                 for column, role in (("groups", "target"), ("does not", "reference"))
-                if measure
+                if heading
             },
+            "shared words": best["shared words"],
             "stability": best["stability"],
             "loss": best["loss"],
             "excess": best["excess"],
             "lobe": [f"{direction} {lobe}" for direction, lobe in places],
         }
     )
+
+
+def unlike_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    """The lobes of one way with what both models get right of them, stable or not."""
+    known, heading = _task_of(quality)
+    table = main.table
+    assert table is not None
+    if not heading:
+        return pd.DataFrame()
+    lobes = table[table["excess"] > 0]
+    places = list(zip(lobes["direction"], lobes["lobe"], strict=True))
+    return pd.DataFrame(
+        {
+            "held together by": target.meta.get("model", "target"),
+            "lobe": [f"{direction} {lobe}" for direction, lobe in places],
+            "samples": lobes["samples"].to_list(),
+            **{
+                f"{heading}, {name}": [known[direction, lobe, role] for direction, lobe in places]
+                for role, name in zip(("target", "reference"), _names(target, reference), strict=True)
+            },
+            "verdict": lobes["verdict"].to_list(),
+            "stability": lobes["stability"].to_list(),
+            "shared words": lobes["shared words"].to_list(),
+        }
+    )
+
+
+def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embeddings) -> list[Section]:
+    """The lobes of both ways on which the models differ most in what they get right."""
+    table = pd.concat(ways, ignore_index=True)
+    if table.empty:
+        return []
+    ours, theirs = _names(target, reference)
+    heading = str(table.columns[3]).removesuffix(f", {ours}")
+    change = table[f"{heading}, {ours}"] - table[f"{heading}, {theirs}"]
+    table.insert(3, "change", change)
+    table = table.sort_values("change", key=abs, ascending=False, kind="stable")
+    table = table[table["change"] != 0].head(UNLIKE)
+    if table.empty:
+        return []
+    first = ["change", f"{heading}, {ours}", f"{heading}, {theirs}", "samples", "shared words"]
+    columns = [*first, *(column for column in table if column not in first)]
+    text = (
+        f"The groups on which the {heading} of the two models differs most: *change* is that of {escape(ours)} minus "
+        f"that of {escape(theirs)}. These groups were searched for, and many are small: one that is no finding may be "
+        "chance."
+    )
+    return [Section(f"Groups on which {ours} and {theirs} differ most in {heading}", text, table[columns])]
+
+
+def _task_of(quality: pd.DataFrame) -> tuple[pd.Series[float], str]:
+    """What tells whether a model can do its task on a lobe, by direction, lobe and role; and its name, or ""."""
+    measure = next((m for m in ("zeroshot_accuracy", "image_to_text_recall@5") if (quality["measure"] == m).any()), "")
+    known = quality[quality["measure"] == measure].set_index(["direction", "lobe", "model"])["value"]
+    return known, measure.replace("zeroshot_", "").replace("image_to_text_", "")
 
 
 def _names(target: Embeddings, reference: Embeddings) -> tuple[str, str]:

@@ -10,7 +10,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from koda_audit import results as results_table
-from koda_audit._files import check_writable, reason, replace_folder, slug, write_csv, write_json, write_text
+from koda_audit._files import (
+    check_writable,
+    reason,
+    remove_abandoned,
+    replace_folder,
+    slug,
+    write_csv,
+    write_json,
+    write_text,
+)
 from koda_audit.document import Picture, SampleGrid, Section
 from koda_audit.errors import InputError, StoreError
 from koda_audit.report.html import to_html
@@ -54,6 +63,7 @@ def write_report(
     shown = thumbnails(wanted_ids(grids)) if grids else {}
     folder = folder.resolve() if folder.is_symlink() else folder
     check_writable(folder.parent, "the folder of the report")
+    remove_abandoned(folder)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         for figure in figures:

@@ -8,68 +8,103 @@ import numpy as np
 import pandas as pd
 
 from koda_audit._stats.clusters import mean_interval
-from koda_audit.document import Section
+from koda_audit.document import Section, escape
+from koda_audit.metrics import listed
 from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.plan import Cell, Plan
 
 INTERVALS = (
-    "Intervals of means are those of the bootstrap over images, each drawn with all of its captions; those of other "
-    "numbers leave out a twentieth of the images at a time (jackknife)."
+    "Intervals of means are those of the bootstrap over images{captions}; those of other numbers leave out a twentieth "
+    "of the images at a time (jackknife)."
 )
 DRAWS = 999  # of the interval of a change: a report has many
+ROUNDING = 1e-12  # a change below it is none
 
 
 def benchmark_sections(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Section]:
+    """Each task on each dataset: all models and alignments, what an alignment changes, and how models differ."""
     done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
-    plain = {(cell.model, cell.dataset, cell.task): each for cell, each in done.items() if cell.alignment is None}
     for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
-        rows = []
-        for cell, each in done.items():
-            if (cell.dataset, cell.task) != (dataset, task):
-                continue
-            before = plain.get((cell.model, dataset, task)) if cell.alignment else None
-            for number in each.numbers:
-                change, span = _change(before, each, number.metric)
-                rows.append(
-                    {
-                        "metric": number.metric,
-                        "model": cell.model,
-                        "alignment": cell.alignment or "none",
-                        "value": number.value,
-                        "95 % interval": interval_of(number),
-                        "change": change,
-                        "95 % interval of it": span,
-                        "chance": each.facts["chance"].get(number.metric),
-                        "n": number.n,
-                    }
-                )
+        some = {cell: each for cell, each in done.items() if (cell.dataset, cell.task) == (dataset, task)}
+        plain = {cell.model: each for cell, each in some.items() if cell.alignment is None}
+        first = next((model for model in plan.models if model in plain), "")
+        rows = [_row(cell, each, number, plain, first) for cell, each in some.items() for number in each.numbers]
         table = pd.DataFrame(rows)
         order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
         table = table.sort_values("metric", key=lambda column: column.map(order), kind="stable")
-        aligned = ""
+        captions = ", each drawn with all of its captions" if task == "zeroshot_retrieval" else ""
+        said = [INTERVALS.format(captions=captions)]
         if table["change"].notna().any():
-            aligned = " *Change* is against the same model without alignment, its interval that of the same images."
+            said.append("*Change* is against the same model without alignment, its interval that of the same images.")
+        if len(plain) > 1:
+            said.append(f"*Over {escape(first)}* is the number minus that of {escape(first)}, on the same images.")
         unprobed = [name for name in plan.suite.alignments if task == "linear_probe" and plan.gallery_bound(name)]
         if unprobed:
-            aligned += f" No probe of {', '.join(unprobed)}: made from the evaluated rows, it leaves none to train on."
-        yield Section(
-            f"Benchmark {task} on {dataset}",
-            f"{INTERVALS}{aligned}",
-            table.dropna(axis="columns", how="all"),
+            said.append(f"No probe of {', '.join(unprobed)}: made from the evaluated rows, it leaves none to train on.")
+        known = [
+            (cell, number.value)
+            for cell, each in some.items()
+            for number in each.numbers
+            if number.metric == "probe_converged"
+        ]
+        if loose := [_named(cell) for cell, value in known if not value]:
+            said.append(f"**Did not converge: {', '.join(loose)}**; set benchmark.probe_C.")
+        majority = next((each.facts["majority"] for each in some.values() if "majority" in each.facts), None)
+        if majority is not None:
+            said.append(f"Always guessing the most frequent class would be right for {majority:.3g} of the images.")
+        yield Section(f"Benchmark {task} on {dataset}", " ".join(said), table.dropna(axis="columns", how="all"))
+        yield from _by_class(
+            dataset, {model: each.tables["by_class"] for model, each in plain.items() if "by_class" in each.tables}
         )
 
 
+def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finished], first: str) -> dict[str, object]:
+    change, span = _change(plain.get(cell.model) if cell.alignment else None, each, number.metric)
+    apart = cell.alignment is None and cell.model != first
+    over, over_span = _change(plain.get(first) if apart else None, each, number.metric)
+    return {
+        "metric": number.metric,
+        "model": cell.model,
+        "alignment": cell.alignment or "none",
+        "value": number.value,
+        "95 % interval": interval_of(number),
+        "change": change,
+        "95 % of the change": span,
+        f"over {first}": over,
+        "95 % of that": over_span,
+        "chance": each.facts["chance"].get(number.metric),
+        "n": number.n,
+    }
+
+
+def _named(cell: Cell) -> str:
+    return escape(cell.model + (f" under {cell.alignment}" if cell.alignment else ""))
+
+
+def _by_class(dataset: str, tables: Mapping[str, pd.DataFrame]) -> Iterator[Section]:
+    """The recall of each class, models side by side, what the last one lost most against the first one first."""
+    if not tables:
+        return
+    whole = next(iter(tables.values()))[["class", "samples"]]
+    recalls = pd.DataFrame({model: table["recall"] for model, table in tables.items()}).astype(np.float64)
+    models = list(tables)
+    order = (recalls[models[-1]] - recalls[models[0]] if len(models) > 1 else recalls[models[0]]).sort_values().index
+    text = "The share of each class's images that a model gets right, without alignment"
+    if len(models) > 1:
+        text += f"; what {escape(models[-1])} lost most against {escape(models[0])} stands first"
+    yield Section(f"Classes of {dataset}", f"{text}.", whole.join(recalls).loc[order])
+
+
 def _change(before: Finished | None, after: Finished, metric: str) -> tuple[float | None, str | None]:
-    """What an alignment changes of a number, and the interval of the change, query by query."""
-    values = [
-        {number.metric: number.value for number in each.numbers}.get(metric)
-        for each in (before, after)
-        if each is not None
-    ]
-    if len(values) < 2 or values[0] is None or values[1] is None:
+    """A number minus the same one before, and the interval of the change, query by query; None where there is none."""
+    known = listed(metric)
+    if before is None or (known is not None and known.exact):
         return None, None
-    assert before is not None
+    values = [{number.metric: number.value for number in each.numbers}.get(metric) for each in (before, after)]
+    if values[0] is None or values[1] is None:
+        return None, None
     change = values[1] - values[0]
+    change = 0.0 if abs(change) < ROUNDING else change
     if metric not in before.outcomes or metric not in after.outcomes:
         return change, None
     (earlier, image), (later, _) = before.outcomes[metric], after.outcomes[metric]

@@ -28,8 +28,9 @@ def init(file: Path | None, demo: Path | None) -> int:
         InputError: the file exists.
     """
     target = demo / "suite.yaml" if demo is not None else file or Path("suite.yaml")
-    if target.exists() or target.is_symlink():
-        raise InputError(f"{target} exists: name another place, or remove it")
+    for place in [target] if demo is None else [target, demo / "models", demo / "data"]:
+        if place.exists() or place.is_symlink():
+            raise InputError(f"{place} exists: name another place, or remove it")
     if demo is None:
         write_text(target, STARTER.read_text("utf-8"))
         print(f"{target} is written: set models and datasets in it, then `koda-audit validate {target}`")
@@ -49,16 +50,20 @@ def validate(args: Namespace) -> int:
     """
     loaded = load_suite(args.suite, args.allow_code)
     if args.static:
+        from koda_audit.suite.gated import checked_plan
+
+        checked_plan(loaded, Path("none"))  # of finished cells, at which it does not look
         for fault in loaded.missing:
             print(f"note: {printable(fault.sentence)}")
         print(f"{args.suite}: schema and names are right")
         return 0
     from koda_audit.suite.cost import described
-    from koda_audit.suite.host import alignment_faults, host_faults
+    from koda_audit.suite.host import alignment_faults, device_faults, host_faults
     from koda_audit.suite.run import planned
 
     plan = planned(loaded, args.store)
-    faults = [fault.sentence for fault in loaded.missing] + host_faults(plan) + alignment_faults(plan)
+    faults = [fault.sentence for fault in loaded.missing]
+    faults += [*host_faults(plan), *device_faults(plan), *alignment_faults(plan)]
     if faults:
         raise SuiteError("\n".join(faults))
     print(described(plan, args.quiet))

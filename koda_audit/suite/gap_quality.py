@@ -33,7 +33,7 @@ SHOWN = ("raw_gap_rms", "centroid_gap", "dist_gap_paired", "dist_gap_rel")
 PANELS = ("raw_gap_rms", "dist_gap_paired")
 # these, and all others that are neither counts nor p-values
 GAPS = tuple(dict.fromkeys([*SHOWN, *(key for key, metric in METRICS.items() if metric.null or metric.interval)]))
-NO_QUALITY = ("probe_C", "modality_purity", "pair_together")  # a setting, and the gap by other names
+NO_QUALITY = ("probe_C", "probe_converged", "modality_purity", "pair_together")  # a setting, and the gap by other names
 HEADLINES = ("acc1", "mean_average_precision", "probe_accuracy", "ari")  # and the first recall either way
 MARKERS = "osD^vP*X<>"
 NAMED = 7  # models in the legend, as many as there are colours

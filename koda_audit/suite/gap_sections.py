@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
 from koda_audit.document import Picture, Section
 from koda_audit.suite.benchmark_sections import interval_of
-from koda_audit.suite.cells import Finished
+from koda_audit.suite.cells import Finished, Number
 from koda_audit.suite.pictures import model_maps, robustness_curves, symmetric
 from koda_audit.suite.plan import Cell
 
@@ -25,18 +26,22 @@ def similarity_section(finished: Cells) -> Iterator[Section]:
             "dataset": cell.dataset,
             "model": cell.model,
             "reference": cell.reference,
-            "measure": number.metric,
-            "value": number.value,
-            "95 % interval": interval_of(number),
+            "measure": f"sim_{done.settings['modality']}_{row['measure']}",
+            "value": row["value"],
+            "95 % interval": interval_of(Number("", None, _known(row["low"]), _known(row["high"]))),
+            "chance": _known(row["null_mean"]),
+            "p": _known(row["p_value"]),
         }
         for cell, done in finished.items()
         if cell.step == "similarity"
-        for number in done.numbers
+        for row in done.tables["similarity"].to_dict("records")
     ]
     if not rows:
         return
     table = pd.DataFrame(rows)
     text = "How alike two models represent the same samples; rows were brought to length 1."
+    if table["chance"].isna().all():
+        text += " What samples paired at random would show is measured with `permutations` in the suite."
     equal = {metric for done in finished.values() for metric in done.facts.get("one_if_equal", ())}
     alike = table[table["measure"].isin(equal)]
     pictures = tuple(picture for dataset, part in alike.groupby("dataset") for picture in _alike(str(dataset), part))
@@ -100,6 +105,10 @@ def _robustness(table: pd.DataFrame) -> Section:
         picture = robustness_curves(part, title)
         pictures.append(Picture(f"robustness-{dataset}-{variance:g}", title, picture))
     return Section("Robustness to noise, as the gap is closed", text, table[first + shown], pictures=tuple(pictures))
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
 
 
 def _wanted(done: Finished, metrics: Iterable[str]) -> Iterator[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from koda_audit._arrays import choose_device
 from koda_audit.alignment.fit import method_arguments
 from koda_audit.alignment.tower_choice import tower_arguments
 from koda_audit.data.load import check_dataset
@@ -27,6 +28,15 @@ def host_faults(plan: Plan) -> list[str]:
         except KodaAuditError as error:
             found.append(f"datasets.{data.key}, split {data.split}: {error}")
     return found
+
+
+def device_faults(plan: Plan) -> list[str]:
+    """A device that this machine does not have."""
+    try:
+        choose_device(None if plan.suite.device == "auto" else plan.suite.device)
+    except KodaAuditError as error:
+        return [f"device: {error}"]
+    return []
 
 
 def alignment_faults(plan: Plan) -> list[str]:

@@ -9,9 +9,16 @@ from koda_audit.metrics import EVALUATED, METRICS, P_VALUE
 from koda_audit.suite.schema import Suite
 
 
-def metrics_of(suite: Suite) -> set[str]:
-    """The keys that its table of results may have: some need data of one kind, as acc5 needs five classes."""
-    return {key for part in (_compared(suite), _similarity(suite), _gap(suite), _evaluated(suite)) for key in part}
+def metrics_of(suite: Suite, step: str | None = None, task: str | None = None) -> set[str]:
+    """The keys that its table of results may have: some need data of one kind, as acc5 needs five classes.
+
+    Args:
+        step: those of one kind of cell alone.
+        task: those of one task of the benchmark alone.
+    """
+    parts = {"compare": _compared, "similarity": _similarity, "gap": _gap}
+    found = {key for name, part in parts.items() if step in (None, name) for key in part(suite)}
+    return found | set(_evaluated(suite, task) if step in (None, "evaluate") else ())
 
 
 def _compared(suite: Suite) -> Iterator[str]:
@@ -41,12 +48,12 @@ def variances(total_var: list[float]) -> list[str]:
     >>> variances([0.02]), variances([0.005, 0.04])
     ([''], ['@0.005', '@0.04'])
     """
-    return [f"@{variance:g}" for variance in total_var] if len(total_var) > 1 else [""]
+    return [f"@{float(variance)!r}" for variance in total_var] if len(total_var) > 1 else [""]
 
 
-def _evaluated(suite: Suite) -> Iterator[str]:
+def _evaluated(suite: Suite, only: str | None) -> Iterator[str]:
     if suite.benchmark is None:
         return
-    for task in suite.benchmark.tasks:
+    for task in suite.benchmark.tasks if only is None else [only]:
         ends = [f"@{k}" for k in suite.benchmark.recall_at] if task == "zeroshot_retrieval" else [""]
         yield from (key + end for key in EVALUATED[task] for end in ends)

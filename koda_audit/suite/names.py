@@ -155,6 +155,8 @@ def model_name(key: str, model: Model, base: Path) -> ModelName:
         path = expanded(pretrained, base)
         pretrained = path if "${" in pretrained or Path(path).is_file() else pretrained  # else a tag
     written = f"{model.model},{model.pretrained}" if model.pretrained else model.model
+    if "${" in written:  # says nothing of what it was
+        written += f" ({Path(pretrained or name).name})"
     return ModelName(key, written, name, pretrained, model.model_type)
 
 
@@ -169,10 +171,9 @@ def data_names(key: str, data: Data, base: Path, language: str) -> Iterator[Data
     template = with_variables(data.root)
     for member in members or [data.dataset]:
         short = member.removeprefix(WEBDATASET)
-        try:
-            root = template.format(dataset=short, dataset_cleaned=short.replace("/", "-"))
-        except (LookupError, ValueError, AttributeError) as error:
-            raise InputError(f"root '{data.root}': only {{dataset}} and {{dataset_cleaned}} are known") from error
+        root = template.replace("{dataset}", short).replace("{dataset_cleaned}", short.replace("/", "-"))
+        if re.search("[{}]", root):
+            raise InputError(f"root '{data.root}': only {{dataset}} and {{dataset_cleaned}} are known")
         root = expanded(root, base)
         yield DataName(
             f"{key}/{short.replace('/', '-')}" if members else key,

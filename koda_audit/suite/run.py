@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koda_audit._files import cache_folder, check_writable
+from koda_audit._files import cache_folder, check_writable, checked_folder
 from koda_audit.embeddings.store import Store
-from koda_audit.errors import KodaAuditError
+from koda_audit.errors import InputError, KodaAuditError
 from koda_audit.gates.judge import Verdict, exit_code
 from koda_audit.gates.run import Run
 from koda_audit.report.write import check_replaceable
 from koda_audit.results import frame
-from koda_audit.suite.cells import Cells, Finished
+from koda_audit.suite.cells import Finished
+from koda_audit.suite.gated import checked_plan
 from koda_audit.suite.load import Loaded, SuiteError, load_suite
 from koda_audit.suite.plan import Cell, Plan
 
@@ -49,8 +50,12 @@ def default_store() -> Path:
 
 
 def planned(loaded: Loaded, store: Path | None = None) -> Plan:
-    """The cells of a suite, and where finished ones lie."""
-    return Plan(loaded, Cells((store or default_store()) / "cells"))
+    """The cells of a suite, and where finished ones lie.
+
+    Raises:
+        SuiteError: gates on what none of them measures, one line each.
+    """
+    return checked_plan(loaded, (store or default_store()) / "cells")
 
 
 def run_suite(
@@ -86,19 +91,25 @@ def run_suite(
 
     loaded = load_suite(suite, allow_code)
     folder = Path(output)
+    place = checked_folder(store or default_store())
+    if folder.resolve() == place.resolve():
+        raise InputError(f"{folder} is the store: choose another folder for the report")
     check_writable(folder.parent, "the folder of --output")
     check_replaceable(folder)
     earlier = None if baseline is None else Run.read(Path(baseline))
-    home = Store(Path(store) if store else default_store())
+    home = Store(place)
     plan = planned(loaded, home.folder)
-    if compute and not all(plan.done(cell) for cell in plan.cells if cell.step == "align"):
-        from koda_audit.suite.host import alignment_faults
+    if compute and not all(plan.done(cell) for cell in plan.cells):
+        from koda_audit.suite.host import alignment_faults, device_faults
 
-        faults = alignment_faults(plan)
+        faults = [*device_faults(plan), *alignment_faults(plan)]
         if faults:
             raise SuiteError("\n".join(f"{loaded.path}: {fault}" for fault in faults))
     for fault in loaded.missing:
         say(f"warning: {fault.sentence}: what needs it will fail")
+    unheld = [gate.name for gate in plan.suite.gates if gate.compares and gate.against is None]
+    if unheld and earlier is None:
+        say(f"warning: no --baseline is given, so {len(unheld)} gates will be ERROR: {', '.join(unheld)}")
     finished, failures = complete(plan, home, quiet, say, compute)
     rows, verdicts = write_audit(plan, finished, failures, folder, earlier)
     failed = {cell.name: error for cell, error in failures.items()}
@@ -112,6 +123,7 @@ def complete(
     workshop: Any = None
     finished: dict[Cell, Finished] = {}
     failures: dict[Cell, str] = {}
+    kept = 0
     for number, cell in enumerate(plan.cells, 1):
         lost = next((need for need in cell.needs if need in failures), None)
         if lost is not None:
@@ -120,6 +132,7 @@ def complete(
         try:
             key = plan.key(cell)
             done = None if key is None else plan.finished.load(key)
+            kept += done is not None
             if done is None and not compute:
                 failures[cell] = "not measured yet: koda-audit run"
                 continue
@@ -143,4 +156,5 @@ def complete(
             kind = "" if isinstance(error, KodaAuditError) else f"{type(error).__name__}: "
             failures[cell] = kind + " ".join(str(error).split())
             say(f"error: {cell.name}: {failures[cell]}")
+    say(f"{kept} of {len(plan.cells)} steps were finished before")
     return finished, failures

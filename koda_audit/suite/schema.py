@@ -16,6 +16,13 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _distinct(values: list[Any]) -> list[Any]:
+    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is listed twice")
+    return values
+
+
 def _split(text: str) -> str:
     if not re.fullmatch(r"[\w.\[\]:%+-]{1,80}", text) or ".." in text:
         raise ValueError("a split is one word, such as test or train")
@@ -29,6 +36,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]
 Some = Field(min_length=1)
+Distinct = AfterValidator(_distinct)
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 Pairs = Annotated[
     Literal["all"] | Annotated[list[Pair], Some],
@@ -120,7 +128,7 @@ class Similarity(Part):
 class Robustness(Part):
     """How often noise on the texts changes the nearest one of an image, as the gap is closed."""
 
-    total_var: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Some] = [0.02]
+    total_var: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Some, Distinct] = [0.02]
     alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Some] = [0.0, 0.5, 1.0]
     metric: Literal["euclidean", "cosine", "dot"] = "euclidean"
     trials: AtLeastOne = 20
@@ -160,7 +168,7 @@ class Benchmark(Part):
     tasks: Annotated[list[Benchmarks], Some]
     on: On = "all"
     alignments: Which = "all"
-    recall_at: Annotated[list[AtLeastOne], Some] = [1, 5, 10]
+    recall_at: Annotated[list[AtLeastOne], Some, Distinct] = [1, 5, 10]
     clusters: AtLeastOne | None = None
     clustering_protocol: Literal["default", "grassucci2026"] = "default"
     probe_C: Positive | None = None
@@ -189,7 +197,7 @@ class Suite(Part):
     benchmark: Benchmark | None = None
     gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = []
     published: list[Published] = []
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4
     dtype: Literal["fp32", "host"] = "fp32"

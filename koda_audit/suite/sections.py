@@ -17,6 +17,7 @@ from koda_audit.suite.pictures import model_maps
 from koda_audit.suite.plan import Cell, Plan
 
 Cells = Mapping[Cell, Finished]
+UNLIKE = "Groups on which "  # what the title of such a section of a comparison begins with
 SAMPLE = "sample "  # what the name of a sample's picture begins with
 
 
@@ -29,9 +30,10 @@ def sections_of(
     sections = [
         _summary(plan, finished, failures),
         *_failed(failures),
+        *_comparisons(finished, first=True),
         *benchmark_sections(plan, finished),
         *published_section(plan, finished),
-        *_comparisons(finished),
+        *_comparisons(finished, first=False),
         *similarity_section(finished),
         *gap_sections(finished),
         *predicted,
@@ -91,11 +93,16 @@ def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
         yield Section("What failed", "These numbers are missing; run the suite again when it is mended.", table)
 
 
-def _comparisons(finished: Cells) -> Iterator[Section]:
+def _comparisons(finished: Cells, first: bool) -> Iterator[Section]:
+    """What each task says of a comparison but for its summary: the groups that models differ most on come first."""
     for cell, done in finished.items():
-        if cell.step == "compare":
-            for section in done.sections[1:]:
+        if cell.step != "compare":
+            continue
+        for section in done.sections[1:]:
+            if section["title"].startswith(UNLIKE) == first:
                 title = f"{section['title']} ({cell.model} against {cell.reference} on {cell.dataset})"
+                if first:
+                    title = f"{section['title']}, on {cell.dataset}"
                 yield _section(cell, done, {**section, "title": title})
 
 

@@ -117,10 +117,16 @@ class Workshop:
             (models[True, True, named[0]], models[True, True, named[1]]) if (True, True, named[0]) in models else None
         )
         if (False, False, named[0]) in models:
-            target, reference = (
-                each.with_classes(models[False, False, name])
-                for each, name in zip((target, reference), named, strict=True)
-            )
+            classes = str(self.suite.datasets[cell.dataset].classes_of)
+            try:
+                target, reference = (
+                    each.with_classes(models[False, False, name])
+                    for each, name in zip((target, reference), named, strict=True)
+                )
+            except DataError as error:
+                raise DataError(
+                    f"classes_of of '{cell.dataset}' needs the sample ids of '{classes}': {error}"
+                ) from error
         options = Namespace(**{name if name == "seed" else f"koda_{name}": each for name, each in cell.options.items()})
         discrepancy.check(options, len(target))
         outcome = discrepancy.run(Inputs(target, reference, options, self.device, again))
@@ -244,7 +250,13 @@ class Workshop:
         spans = {names.get(metric, metric): ends for metric, ends in found.intervals.items()}
         numbers, outcomes = self._numbers(values, means, len(embedded), spans)
         chances = {metric: chance for metric in values if (chance := _chance(metric, embedded)) is not None}
-        return Finished(tuple(numbers), dict(cell.options), outcomes=outcomes, facts={"chance": chances})
+        facts: Record = {"chance": chances}
+        tables = {}
+        if embedded.labels is not None and embedded.labels.ndim == 1:
+            facts["majority"] = float(np.bincount(embedded.labels).max() / len(embedded))
+            if cell.task == "zeroshot_classification":
+                tables["by_class"] = _by_class(embedded, found.outcomes["acc1"].values)
+        return Finished(tuple(numbers), dict(cell.options), tables=tables, outcomes=outcomes, facts=facts)
 
     def _numbers(
         self,
@@ -367,6 +379,18 @@ class Workshop:
                 }
             )
         return tuple(found), pictures
+
+
+def _by_class(embedded: Embeddings, hits: Any) -> pd.DataFrame:
+    """Name, number of images and share of hits of each class that occurs."""
+    assert embedded.labels is not None
+    counts = np.bincount(embedded.labels)
+    occur = np.flatnonzero(counts)
+    names = [str(number) for number in occur]
+    if embedded.class_names is not None:
+        names = [str(embedded.class_names[number]) for number in occur]
+    recalls = np.bincount(embedded.labels, weights=hits)[occur] / counts[occur]
+    return pd.DataFrame({"class": names, "samples": counts[occur], "recall": recalls})
 
 
 def _chance(metric: str, embedded: Embeddings) -> float | None:
