@@ -10,19 +10,19 @@ kernel      KUEA of the visual tower of ``plain``, blind to colours, towards ``c
             coherence over lobes, among the drawings that no step saw. AMI is that of k-means on the test images: with
             the ground among those of one digit (8 clusters, mean over digits), and with the digit (10). Accuracy is
             zero-shot. The weight is the largest of --weights up to which the digit accuracy on validation drawings of
-            two more seeds falls by at most .01 in the mean.
+            four more seeds falls by at most .02 in the mean; on these the rate of learning was chosen, too.
 curriculum  of ``colour``, for each alpha_target: as maps of stored embeddings (all seeds) and as training of both
             towers (--tower_seeds), against plain centring. mix_bias and effective_dim are means of both sides, the
             latter in parts of that before.
 
-Of kernel alignment, the defaults chose a weight of 30,000: the excess falls by 16 % (5.7 standard deviations), AMI
-with the ground rises from .005 to .38 (teacher .44), and accuracy falls by .0215, a little more than the .02 that one
-might allow. With 15,000 it falls by .014, the excess by 6 % (2.7 standard deviations), and AMI reaches .21.
+Of kernel alignment, the defaults chose a weight of 30,000: the excess falls by 15 % (4.5 standard deviations), AMI
+with the ground rises from .010 to .37 (teacher .45), and accuracy falls from .992 to .974. With 10,000 it falls by .007,
+the excess by 2 % (1.2 standard deviations), and AMI reaches .11.
 
 The published claim is that the curriculum closes what centring cannot, the distribution gap, at no cost. Here that
-holds in part. Centring leaves dist_gap_rel at .099; both towers at alpha_target 1 reach .068, but plain contrastive
-training of the same length, alpha_target 0, reaches .073 by itself. mix_bias falls from .81 to .78 (centring: .80),
-so the modalities stay apart, and accuracy falls by .008. Maps of stored embeddings reach .090, and lose .005 of the
+holds in part. Centring leaves dist_gap_rel at .097; both towers at alpha_target 1 reach .066, but plain contrastive
+training of the same length, alpha_target 0, reaches .071 by itself. mix_bias falls from .82 to .77 (centring: .81), so
+the modalities stay apart, and accuracy falls by .006. Maps of stored embeddings reach .088, and lose .002 of the
 accuracy.
 """
 
@@ -314,7 +314,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--epochs", type=int, default=24, help="of kernel alignment (default %(default)s)")
     add("--alphas", type=float, nargs="+", default=list(ALPHAS), help="default %(default)s")
-    add("--tower_seeds", type=int, default=3, help="of the curriculum on towers (default %(default)s)")
+    add("--tower_seeds", type=int, default=10, help="of the curriculum on towers (default %(default)s)")
     add("--tower_epochs", type=int, default=4, help="default %(default)s")
     add("--jobs", type=int, default=2, help="seeds at a time, of one thread each (default %(default)s)")
     add("--output", type=Path, help="folder for curriculum.png and .csv")

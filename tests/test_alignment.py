@@ -356,7 +356,7 @@ def test_another_model_is_refused():
         ("project_out", {"g": [1.0, 2.0]}, "g has 2 entries: expected 8"),
         ("project_out", {"g": np.full(D, np.nan)}, "g is not finite"),
         ("project_out", {"g": np.zeros(D)}, "the gap is 0"),
-        ("project_out", {"g": 3.0}, r"g has shape \(1,\)"),
+        ("project_out", {"g": 3.0}, "g is no vector"),
         ("orthogonal_translate", {"alpha": np.inf}, "alpha is inf: expected a number from"),
         ("orthogonal_translate", {"rank": "full"}, "rank is 'full': expected a finite number"),
         ("orthogonal_translate", {"rank": -1}, "rank is -1: expected None"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import koda_audit
 from koda_audit import cli
+from koda_audit._files import remove_abandoned, write_text
 from koda_audit.errors import InputError
 from koda_audit.host import doctor
 
@@ -145,3 +148,55 @@ def test_doctor_names_a_missing_package_and_a_failing_import(monkeypatch, tmp_pa
     (tmp_path / "koda_test_nms.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "fresh virtual environment" in doctor._import("koda_test_nms").remedy
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "y" * 300],
+        ["validate", "--static", "y" * 300],
+        ["check", "y" * 300],
+        ["init", "y" * 300],
+        ["baseline", "--accept", "y" * 300, "--output", "x"],
+    ],
+)
+def test_a_name_that_no_file_system_takes_is_no_failed_gate(words, capsys):
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("koda-audit: error: ")
+    assert "Traceback" not in said
+
+
+def test_a_fault_of_ours_is_no_failed_gate(monkeypatch, capsys):
+    def fails(args):
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("", lambda parser: None, fails))
+    assert cli.main(["doctor"]) == 2
+    assert "ZeroDivisionError: by nothing" in capsys.readouterr().err
+
+
+def test_a_link_stays_and_a_pipe_is_written_to(tmp_path):
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: (tmp_path / "read").write_bytes(pipe.read_bytes()))
+    reader.start()
+    write_text(pipe, "through")
+    reader.join(timeout=10)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert (tmp_path / "read").read_text() == "through"
+
+
+def test_what_killed_writes_left_goes_with_the_next_one(tmp_path):
+    left, fresh = tmp_path / ".report.abcdefgh", tmp_path / ".report.hgfedcba"
+    left.mkdir()
+    (left / "half").write_text("written")
+    fresh.mkdir()
+    os.utime(left, (0, 0))
+    remove_abandoned(tmp_path / "report")
+    assert [path.name for path in tmp_path.iterdir()] == [fresh.name]

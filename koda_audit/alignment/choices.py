@@ -90,6 +90,8 @@ def vector(values: Any, name: str, width: int) -> Tensor:
     >>> vector([1, 2], "v", 2).tolist()
     [1.0, 2.0]
     """
+    if np.ndim(values) != 1:
+        raise InputError(f"{name} is no vector: expected {width} numbers, one a dimension")
     found = matrix(values[None] if hasattr(values, "ndim") else [values], name)[0]
     if len(found) != width:
         raise InputError(f"{name} has {len(found)} entries: expected {width}, one a dimension")

@@ -93,6 +93,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Map], NDArray[np.int64
             or {*info["widths"]} != {*layout}
             or not all(type(record[key]) is kind for key, kind in RECORDED.items())
             or not all(type(info[key]) is kind for key, kind in INFO.items())
+            or not isinstance(info.get("ingredients"), (dict, type(None)))
         ):
             raise ValueError("it does not describe an alignment")
     path = folder / TENSORS

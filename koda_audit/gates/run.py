@@ -84,6 +84,8 @@ class Run:
         wanted = {"metric": gate.metric, "dataset": gate.dataset, "model": model, **same}
         for name in ("dataset", "model", "metric"):
             known = {row[name] for row in self.rows if row["status"] == "ok" or name != "metric"}
+            if not known:
+                raise GateError(f"nothing was measured (in {self.name}){self._failed(wanted)}")
             if wanted[name] not in known:
                 raise GateError(f"{unknown(name, str(wanted[name]), known)} (in {self.name}){self._failed(wanted)}")
         found = [

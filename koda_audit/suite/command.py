@@ -13,7 +13,7 @@ from koda_audit.document import printable
 from koda_audit.errors import InputError
 from koda_audit.gates.outputs import terminal
 from koda_audit.report.markdown import terminal_table
-from koda_audit.suite.load import SuiteError, load_suite
+from koda_audit.suite.load import load_suite
 
 if TYPE_CHECKING:
     from koda_audit.suite.run import Audit
@@ -62,10 +62,8 @@ def validate(args: Namespace) -> int:
     from koda_audit.suite.run import planned
 
     plan = planned(loaded, args.store)
-    faults = [fault.sentence for fault in loaded.missing]
-    faults += [*host_faults(plan), *device_faults(plan), *alignment_faults(plan)]
-    if faults:
-        raise SuiteError("\n".join(faults))
+    faults = [*host_faults(plan), *device_faults(plan), *alignment_faults(plan)]
+    loaded.refuse(faults, others=[fault.sentence for fault in loaded.missing])
     print(described(plan, args.quiet))
     return 0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from koda_audit.gates.gate import Gate
 from koda_audit.suite.cells import Cells
-from koda_audit.suite.load import Loaded, SuiteError
+from koda_audit.suite.checks import Fault
+from koda_audit.suite.load import Loaded
 from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.plan import TASKS, Cell, Plan
 
@@ -22,23 +23,20 @@ def checked_plan(loaded: Loaded, folder: Path) -> Plan:
         SuiteError: gates on what no cell measures, one line each.
     """
     plan = Plan(loaded, Cells(folder))
-    faults = gate_faults(plan)
-    if faults:
-        raise SuiteError("\n".join(f"{loaded.path}: {fault}" for fault in faults))
+    loaded.refuse(gate_faults(plan))
     return plan
 
 
-def gate_faults(plan: Plan) -> list[str]:
+def gate_faults(plan: Plan) -> Iterator[Fault]:
     """Gates on numbers that no cell of the suite gives; a dataset whose kind is not known may give any."""
-    found = []
     for number, gate in enumerate(plan.suite.gates):
         if not any(_answers(plan, cell, gate) for cell in plan.cells):
             asked = f"{gate.metric} of {gate.model} on {gate.dataset}"
             asked += f" against {gate.against}" if gate.against and not gate.compares else ""
             asked += f", task {gate.task}" if gate.task else ""
             asked += f", alignment {gate.alignment}" if gate.alignment else ""
-            found.append(f"gates.{number}: nothing in this suite measures {asked}{_instead(plan, gate)}")
-    return found
+            sentence = f"gates.{number}: nothing in this suite measures {asked}{_instead(plan, gate)}"
+            yield Fault(("gates", number), sentence)
 
 
 def _answers(plan: Plan, cell: Cell, gate: Gate) -> bool:

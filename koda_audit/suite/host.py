@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from koda_audit._arrays import choose_device
 from koda_audit.alignment.fit import method_arguments
 from koda_audit.alignment.tower_choice import tower_arguments
@@ -9,39 +11,38 @@ from koda_audit.data.load import check_dataset
 from koda_audit.errors import KodaAuditError
 from koda_audit.models import ModelSpec, check_model
 from koda_audit.registry import alignments
+from koda_audit.suite.checks import Fault
 from koda_audit.suite.plan import AROUND, Plan
 
 
-def host_faults(plan: Plan) -> list[str]:
+def host_faults(plan: Plan) -> Iterator[Fault]:
     """What is wrong with models and data, all of it."""
-    found: list[str] = []
     needed = [cell for cell in plan.cells if cell.step == "embed"]
     for key in dict.fromkeys(cell.model for cell in needed):
         named = plan.models[key]
         try:
             check_model(ModelSpec(named.name, named.pretrained, named.model_type), allow_code=True)
         except KodaAuditError as error:
-            found.append(f"models.{key}: {error}")
+            yield Fault(("models", key), f"models.{key}: {error}")
     for data in dict.fromkeys(plan.on(cell) for cell in needed):
         try:
             check_dataset(data.name, data.root, data.split)
         except KodaAuditError as error:
-            found.append(f"datasets.{data.key}, split {data.split}: {error}")
-    return found
+            key = data.key.partition("/")[0]  # of a collection
+            yield Fault(("datasets", key), f"datasets.{data.key}, split {data.split}: {error}")
 
 
-def device_faults(plan: Plan) -> list[str]:
+def device_faults(plan: Plan) -> Iterator[Fault]:
     """A device that this machine does not have."""
     try:
         choose_device(None if plan.suite.device == "auto" else plan.suite.device)
     except KodaAuditError as error:
-        return [f"device: {error}"]
-    return []
+        yield Fault(("device",), f"device: {error}")
 
 
-def alignment_faults(plan: Plan) -> list[str]:
+def alignment_faults(plan: Plan) -> list[Fault]:
     """Values of parameters that the formulas of the alignments refuse, all of them."""
-    found: dict[str, None] = {}
+    found: dict[str, Fault] = {}
     for cell in plan.cells:
         if cell.step != "align":
             continue
@@ -55,5 +56,6 @@ def alignment_faults(plan: Plan) -> list[str]:
                 given = {"teacher": None} if "teacher" in cell.options else {}
                 method_arguments(alignments().load(operator), {**settings, **given})
         except KodaAuditError as error:
-            found[f"alignments.{cell.alignment}: {error}"] = None
-    return list(found)
+            sentence = f"alignments.{cell.alignment}: {error}"
+            found[sentence] = Fault(("alignments", str(cell.alignment)), sentence)
+    return list(found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -30,6 +30,14 @@ class Loaded:
     suite: Suite
     sha256: str
     missing: tuple[Fault, ...]
+    line: Callable[[Place], int]
+
+    def refuse(self, faults: Iterable[Fault], others: Iterable[str] = ()) -> None:
+        """Raises SuiteError for faults that were found later, if there are any; a line each, after ``others``."""
+        found = sorted((self.line(fault.place), printable(fault.sentence)) for fault in faults)
+        lines = [*others, *(f"{self.path}:{line}: {sentence}" for line, sentence in found)]
+        if lines:
+            raise SuiteError("\n".join(lines))
 
     @property
     def base(self) -> Path:
@@ -59,7 +67,7 @@ def load_suite(path: str | Path, allow_code: bool = False) -> Loaded:
     if stopping or suite is None:
         raise SuiteError("\n".join(f"{path}:{line}: {printable(sentence)}" for line, sentence in stopping))
     missing = (replace(f, sentence=f"{path}:{written.line(f.place)}: {printable(f.sentence)}") for f in found)
-    return Loaded(path, suite, written.sha256, tuple(missing))
+    return Loaded(path, suite, written.sha256, tuple(missing), written.line)
 
 
 def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:

@@ -18,7 +18,7 @@ from koda_audit.report.write import check_replaceable
 from koda_audit.results import frame
 from koda_audit.suite.cells import Finished
 from koda_audit.suite.gated import checked_plan
-from koda_audit.suite.load import Loaded, SuiteError, load_suite
+from koda_audit.suite.load import Loaded, load_suite
 from koda_audit.suite.plan import Cell, Plan
 
 if TYPE_CHECKING:
@@ -97,14 +97,12 @@ def run_suite(
     check_writable(folder.parent, "the folder of --output")
     check_replaceable(folder)
     earlier = None if baseline is None else Run.read(Path(baseline))
-    home = Store(place)
-    plan = planned(loaded, home.folder)
+    plan = planned(loaded, place)
     if compute and not all(plan.done(cell) for cell in plan.cells):
         from koda_audit.suite.host import alignment_faults, device_faults
 
-        faults = [*device_faults(plan), *alignment_faults(plan)]
-        if faults:
-            raise SuiteError("\n".join(f"{loaded.path}: {fault}" for fault in faults))
+        loaded.refuse([*device_faults(plan), *alignment_faults(plan)])
+    home = Store(place)
     for fault in loaded.missing:
         say(f"warning: {fault.sentence}: what needs it will fail")
     unheld = [gate.name for gate in plan.suite.gates if gate.compares and gate.against is None]

@@ -107,6 +107,14 @@ def test_an_audit_remembers_the_gates_that_it_was_run_with(home):
         check(home / "worse")
 
 
+def test_accepting_an_audit_whose_gates_failed_says_so(home):
+    verdicts = judge([Gate("acc1", "cifar", "new", max_drop=0.01)], home / "worse", home / "baseline")
+    _files.write_json(home / "worse" / "verdicts.json", [verdict.record() for verdict in verdicts])
+    done = cli(home, "baseline", "--accept", "worse", "--output", "other")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "note: 1 of its own gates came to FAIL"
+
+
 def test_check_is_public(home):
     assert koda_audit.check(home / "same", home / "first", [Gate("acc1", "cifar", "new", max_drop=0.01)]).passed
 

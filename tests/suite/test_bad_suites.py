@@ -125,6 +125,16 @@ BAD = {
         7,
         "unknown task of the benchmark 'linear_probe'",
     ),
+    "recall listed twice": ("[zeroshot_retrieval], recall_at: [1, 1]", "[zeroshot_retrieval]", 13, "1 is listed twice"),
+    "noise listed twice": (
+        "gap: {on: [pairs], robustness: {total_var: [0.02, 0.02]}}",
+        "gap: {on: [pairs]}",
+        10,
+        "0.02 is listed twice",
+    ),
+    "a level below all draws": ("max_drop: 0.01, level: 1.0e-9", "max_drop: 0.01", 15, "level must be 0.0001 or more"),
+    "a root that is a format": ('root: "{dataset:>5000}"', "root: pairs", 6, "only {dataset} and {dataset_cleaned}"),
+    "another device": ("device: mps\nsuite: good", "suite: good", 1, "device"),
     "task left to no dataset": (
         "task: zeroshot_retrieval, only: [clustering]}",
         "task: zeroshot_retrieval}",
@@ -229,6 +239,31 @@ def test_a_gate_needs_an_interval(metric, old, new, why, tmp_path, capsys):
     message = refused(tmp_path, suite.encode(), capsys, ("validate", "--static"))
     assert f"no gate can be judged by {metric}: " in message
     assert why in message
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (
+            "{metric: text_retrieval_recall@5, dataset: kinds, model: two, min: 0}",
+            "text_retrieval_recall@5 of two on kinds",
+        ),
+        ("{metric: text_retrieval_recall@5, dataset: pairs, model: two, task: nope, min: 0}", "task nope"),
+        ("{metric: text_retrieval_recall@5, dataset: pairs, model: two, against: one, min: 0}", "against one"),
+        (
+            "{metric: sim_image_cka_linear, dataset: pairs, model: one, against: two, min: 0}",
+            "measured of two against one",
+        ),
+        ("{metric: gap_rmg, dataset: kinds, model: two, max: 1}", "it is measured of one on pairs, two on pairs"),
+    ],
+)
+def test_a_gate_on_what_no_step_measures(gate, said, tmp_path, capsys):
+    old = "{metric: text_retrieval_recall@5, dataset: pairs, model: two, against: one, max_drop: 0.01}"
+    assert GOOD.count(old) == 1
+    for words in (("validate", "--static"), ("run", "--output", "out")):
+        message = refused(tmp_path, GOOD.replace(old, gate).encode(), capsys, words)
+        assert "suite.yaml:15: gates.0: nothing in this suite measures " in message
+        assert said in message
 
 
 def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):

@@ -84,9 +84,10 @@ def audit(folder: Path, *words: str, suite: str = "suite.yaml") -> subprocess.Co
 
 
 def here(folder: Path, output: str, suite: str = "suite.yaml") -> tuple[Audit, list[str]]:
-    """The same in this process, and what was said."""
+    """The same in this process, and what was said while it computed."""
     said: list[str] = []
     done = run_suite(folder / suite, folder / output, store=folder / "store", say=said.append)
+    assert said.pop().endswith(" steps were finished before")
     return done, said
 
 
@@ -374,6 +375,19 @@ def test_values_that_a_formula_refuses_stop_a_suite_before_any_work(home, done, 
     assert not (home / "bad").exists()
 
 
+def test_the_store_is_no_place_for_the_report(home, done, capsys):
+    store = str(home / "store")
+    assert cli.main(["run", str(home / "suite.yaml"), "--store", store, "--output", store]) == 2
+    assert "is the store: choose another folder" in capsys.readouterr().err
+
+
+def test_the_demo_replaces_no_files(tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    assert cli.main(["init", "--demo", str(tmp_path)]) == 2
+    assert "models exists: name another place" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "models"]
+
+
 def test_output_that_is_not_ours_is_refused_before_any_work(home, done):
     (home / "mine").mkdir()
     (home / "mine" / "thesis.txt").write_text("years")
@@ -419,7 +433,7 @@ def test_a_gate_without_against_is_held_against_the_baseline(home, done):
     suite = gated(home, NEEDS_BASELINE)
     ran = audit(home, "--output", "based", "--baseline", "baseline", suite=suite)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "fell by 0, from" in ran.stdout
+    assert "stayed 0." in ran.stdout
     (home / "baseline" / "results.json").write_text("[]")
     ran = audit(home, "--output", "edited", "--baseline", "baseline", suite=suite)
     assert ran.returncode == 2
@@ -519,5 +533,17 @@ def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp
     predicted = pd.read_csv(ran.folder / "tables" / "gap_against_quality.csv")
     assert predicted.groupby("benchmark")["n"].max()["text_retrieval_recall@1"] == points
     report = (ran.folder / "report.md").read_text()
+    assert "## Groups on which broken and colour differ most in accuracy, on captions" in report
+    assert report.index("differ most in accuracy") < report.index("## Benchmark ")
+    hits = load_outcomes(ran.folder / "outcomes").of(Place("broken", "digits", "zeroshot_classification", "acc1"))[0]
+    classes = pd.read_csv(ran.folder / "tables" / "zeroshot_classification_broken_on_digits_test-by_class.csv")
+    assert classes["samples"].sum() == len(hits) == 397
+    assert (classes["recall"] * classes["samples"]).sum() == pytest.approx(hits.sum())
+    frequent = classes["samples"].max() / 397
+    assert f"Always guessing the most frequent class would be right for {frequent:.3g} of the images." in report
+    assert list((ran.folder / "figures").glob("koda_modality_gap_broken_on_captions_test-gap.png"))
+    assert list((ran.folder / "figures").glob("similarity-captions-1.png"))
+    assert list((ran.folder / "figures").glob("robustness-captions-0.02.png"))
+    assert list((ran.folder / "figures").glob("discrepancy-captions.png"))
     assert "An interval needs 5 models, and there are 4" in report
     assert len(list((ran.folder / "figures").glob("gap-quality-captions-*.png"))) == 2
