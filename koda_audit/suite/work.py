@@ -1,10 +1,9 @@
-"""What each kind of cell computes. The only module of a suite that imports torch."""
+"""What each kind of cell computes. It imports torch, as its stock does."""
 
 from __future__ import annotations
 
 import shutil
 from argparse import Namespace
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +23,10 @@ from koda_audit._similarity.measure import similarity
 from koda_audit._stats.chance import chance_level
 from koda_audit._stats.clusters import mean_interval
 from koda_audit.alignment.fit import fit_alignment
-from koda_audit.alignment.operator import load_alignment
 from koda_audit.alignment.tower import CHECKPOINTS
 from koda_audit.alignment.tower_choice import TRAINERS, tower_arguments
-from koda_audit.data.dataset import Dataset
-from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.document import Section
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import DataError
 from koda_audit.evaluation.tasks import evaluate
@@ -40,16 +35,14 @@ from koda_audit.host_tasks.gap_report import gap_projection
 from koda_audit.host_tasks.gap_robustness import flat_metrics, flat_outcomes, gallery_of
 from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.metrics import EVALUATED, P_VALUE, within
-from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.registry import measures
 from koda_audit.report.pictures import thumbnail, wanted_ids
 from koda_audit.suite.cells import Finished, Number, Queries, as_plain
 from koda_audit.suite.measured import variances
 from koda_audit.suite.plan import AROUND, Cell, Plan
+from koda_audit.suite.stock import OPERATOR, Stock
 
 Record = dict[str, Any]
-OPERATOR = "alignment"  # folder of a fitted alignment, or a trained model, in its cell
-KEPT = 6  # embeddings in memory, as maps of files; models and datasets are kept one at a time
 
 
 class Workshop:
@@ -61,12 +54,9 @@ class Workshop:
     """
 
     def __init__(self, plan: Plan, store: Store, quiet: bool) -> None:
-        self.plan, self.suite, self.store, self.quiet = plan, plan.suite, store, quiet
-        device = self.suite.device
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self._models: OrderedDict[Any, LoadedModel] = OrderedDict()
-        self._data: OrderedDict[Any, Dataset] = OrderedDict()
-        self._embedded: OrderedDict[Any, Embeddings] = OrderedDict()
+        self.plan, self.suite, self.store = plan, plan.suite, store
+        self.stock = Stock(plan, store, quiet)
+        self.device = self.stock.device
         self._steps: Mapping[str, Callable[[Cell], Finished]] = {
             "embed": self._embed,
             "compare": self._compare,
@@ -85,7 +75,7 @@ class Workshop:
         return self._steps[cell.step](cell)
 
     def _embed(self, cell: Cell) -> Finished:
-        found = self._extracted(cell)
+        found = self.stock.extracted(cell)
         meta = found.meta["ingredients"]
         model, data = meta["model"], meta["dataset"]
         expected = self.plan.on(cell).kind
@@ -110,7 +100,7 @@ class Workshop:
         return Finished(facts=facts)
 
     def _compare(self, cell: Cell) -> Finished:
-        models = {(need.dataset == cell.dataset, need.again, need.model): self._read(need) for need in cell.needs}
+        models = {(need.dataset == cell.dataset, need.again, need.model): self.stock.read(need) for need in cell.needs}
         named = (cell.model, str(cell.reference))
         target, reference = (models[True, False, name] for name in named)
         again = (
@@ -139,7 +129,7 @@ class Workshop:
         modality, k = options.pop("modality"), options.pop("k")
         if {"mutual_knn", "cknna"} & set(options["measures"]):
             options["k"] = k
-        found = similarity(*(self._units(need, modality) for need in cell.needs), **options)
+        found = similarity(*(self.stock.units(need, modality) for need in cell.needs), **options)
         numbers = []
         for measure, row in found.iterrows():
             n = int(row["n"])
@@ -154,7 +144,7 @@ class Workshop:
         return Finished(tuple(numbers), settings, tables=tables, facts={"one_if_equal": equal})
 
     def _gap(self, cell: Cell) -> Finished:
-        options, embedded = dict(cell.options), self._aligned(cell)
+        options, embedded = dict(cell.options), self.stock.aligned(cell)
         pairs = embedded.pairs()
         if pairs.text is None:
             raise DataError(f"dataset '{cell.dataset}' has no texts, and so no gap")
@@ -209,8 +199,8 @@ class Workshop:
         if "mode" in options:
             return self._trained(cell)
         if "teacher" in options:
-            options["teacher"] = self._read(cell.needs[1])
-        operator = fit_alignment(options.pop("operator"), self._read(cell.needs[0]), **options)
+            options["teacher"] = self.stock.read(cell.needs[1])
+        operator = fit_alignment(options.pop("operator"), self.stock.read(cell.needs[0]), **options)
         info = {name: operator.info[name] for name in ("definition", "frame", "renormalised", "scoring", "samples")}
         info["figures"] = operator.info["figures"]
         return Finished(settings={**operator.params, **info}, save=lambda folder: operator.save(folder / OPERATOR))
@@ -218,11 +208,11 @@ class Workshop:
     def _trained(self, cell: Cell) -> Finished:
         """A tower; its training goes on where it was interrupted, since its folder bears the cell's key."""
         settings = {name: value for name, value in cell.options.items() if name not in AROUND}
-        student, dataset = self._spec(cell.model), self._dataset(cell.needs[0])
+        student, dataset = self.stock.spec(cell.model), self.stock.dataset(cell.needs[0])
         chosen = tower_arguments(cell.options["operator"], student, settings)
         chosen["plan"] = replace(chosen["plan"], workers=self.suite.num_workers)
         if "teacher" in cell.options:
-            chosen["teacher"] = self._model(cell.needs[1], dataset.language)
+            chosen["teacher"] = self.stock.model(cell.needs[1], dataset.language)
         key = self.plan.key(cell)
         assert key is not None
         folder = self.store.folder / "towers" / key
@@ -236,12 +226,12 @@ class Workshop:
         return Finished(settings={**cell.options, "figures": figures}, save=save)
 
     def _evaluate(self, cell: Cell) -> Finished:
-        embedded, options = self._aligned(cell), dict(cell.options)
+        embedded, options = self.stock.aligned(cell), dict(cell.options)
         name = "joint_clustering" if cell.task == "clustering" else cell.task
         if cell.task == "linear_probe":
-            options["train"] = self._aligned(cell, train=True)
+            options["train"] = self.stock.aligned(cell, train=True)
         if cell.task == "side_effects" and cell.alignment is not None:
-            options["unaligned"] = self._read(cell.needs[0])
+            options["unaligned"] = self.stock.read(cell.needs[0])
         found = evaluate(embedded, name, device=torch.device(self.device), **options)
         # side effects have a prefix in the table of metrics
         names = {key.partition("_")[2]: key for key in EVALUATED[cell.task]} if cell.task == "side_effects" else {}
@@ -277,95 +267,11 @@ class Workshop:
         kept = {name: (each.astype(np.float32), image.astype(np.int32)) for name, (each, image) in means.items()}
         return numbers, kept
 
-    def _aligned(self, cell: Cell, train: bool = False) -> Embeddings:
-        """The embeddings of a cell under its alignment; those a probe is trained on may be what it was fitted on."""
-        embedded = self._read(cell.needs[-1] if train else cell.needs[0])
-        if cell.alignment is None:
-            return embedded
-        if cell.needs[1].step == "embed":  # by the aligned tower
-            return embedded if train else self._read(cell.needs[1])
-        operator = load_alignment(self._fitted(cell.needs[1]))
-        if train:
-            operator = replace(operator, info={**operator.info, "transductive": True})
-        return operator.apply(embedded)
-
-    def _fitted(self, cell: Cell) -> Path:
-        """The folder of what an "align" cell made."""
-        key = self.plan.key(cell)
-        assert key is not None
-        return self.plan.finished.path(key) / OPERATOR
-
-    def _units(self, cell: Cell, modality: str) -> Any:
-        pairs = self._read(cell).pairs()
-        rows = pairs.image if modality == "image" else pairs.text
-        if rows is None:
-            raise DataError(f"dataset '{cell.dataset}' has no texts: compare images")
-        values = np.asarray(rows, dtype=np.float64)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
-
-    def _read(self, cell: Cell) -> Embeddings:
-        """Embeddings of a finished cell, in the order of the dataset."""
-        if cell not in self._embedded:
-            key = self.plan.key(cell)
-            assert key is not None
-            record = self.plan.finished.read(key)
-            assert record is not None
-            found = self.store.complete(self.store.folder / record["facts"]["embedding"])
-            found = self._extracted(cell) if found is None else found  # the store was emptied meanwhile
-            found.meta["model"] = f"{cell.model} again" if cell.again else cell.model
-            self._embedded[cell] = found.aligned_to(record["facts"]["ids"])
-            while len(self._embedded) > KEPT:
-                self._embedded.popitem(last=False)
-        return self._embedded[cell]
-
-    def _extracted(self, cell: Cell) -> Embeddings:
-        dataset = self._dataset(cell)
-        return embed(
-            self._model(cell, dataset.language),
-            dataset,
-            self.store,
-            batch_size=self.suite.batch_size,
-            workers=self.suite.num_workers,
-            dtype=self.suite.dtype,
-            quiet=self.quiet,
-            other_batches=cell.again,
-        )
-
-    def _model(self, cell: Cell, language: str) -> LoadedModel:
-        key = (cell.model, cell.alignment, language)
-        if key not in self._models:
-            self._models.clear()
-            spec = ModelSpec(f"{LOCAL}{self._fitted(cell.needs[0])}") if cell.alignment else self._spec(cell.model)
-            check_model(spec, allow_code=True)  # whether it is allowed was asked when the suite was read
-            self._models[key] = load_model(spec, self.device, language=language)
-        return self._models[key]
-
-    def _spec(self, model: str) -> ModelSpec:
-        named = self.plan.models[model]
-        return ModelSpec(named.name, named.pretrained, named.model_type)
-
-    def _dataset(self, cell: Cell) -> Dataset:
-        named = self.plan.on(cell)
-        if named not in self._data:
-            self._data.clear()
-            check_dataset(named.name, named.root, named.split)
-            self._data[named] = load_dataset(
-                named.name,
-                named.root,
-                named.split,
-                language=named.language,
-                annotation_file=named.annotation_file,
-                classname_file=named.classname_file,
-                template_file=named.template_file,
-                hash_file=self.store.file_sha256,
-            )
-        return self._data[named]
-
     def _drawn(self, cell: Cell, sections: Iterable[Section], ids: tuple[str, ...]) -> tuple[tuple[Any, ...], Any]:
         """Sections as plain types, and their pictures by name, those of samples too while the images are at hand."""
         whole = list(sections)
         grids = [grid for section in whole for grid in section.grids]
-        shown = self._dataset(cell).images(wanted_ids(grids), ids) if grids else {}
+        shown = self.stock.dataset(cell).images(wanted_ids(grids), ids) if grids else {}
         pictures, found = {f"sample {sample}": thumbnail(image) for sample, image in shown.items()}, []
         for section in whole:
             pictures |= {picture.name: picture.png for picture in section.pictures}
