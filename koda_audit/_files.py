@@ -39,11 +39,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary: Path | None = None
     try:
-        path = path.resolve()
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with path.open("wb") as stream:
+        if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+            with path.open("ab") as stream:
                 yield stream
             return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as opened:

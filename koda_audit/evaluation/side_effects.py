@@ -54,10 +54,12 @@ def zeroshot_side_effects(
 
     def spread(rows: NDArray[np.int64]) -> dict[str, float]:
         predicted = np.bincount(now[rows], minlength=count)
+        kept = torch.zeros(n, dtype=images.dtype)
+        kept[torch.from_numpy(rows)] = 1 / len(rows)
         numbers = {
             "prediction_gini": gini(predicted),
             "prediction_entropy": normalised_entropy(predicted),
-            "class_bias_spread": float(_bias(images[torch.from_numpy(rows)], classes).std(correction=0)),
+            "class_bias_spread": float(_bias(kept.to(images.device) @ images, classes).std(correction=0)),
         }
         if flags is not None:
             own = flags[rows]
@@ -90,7 +92,8 @@ def class_bias(image: Any, class_text: Any) -> NDArray[np.float64]:
     >>> class_bias([[1, 0]], np.eye(2)).tolist()
     [-0.5, 0.5]
     """
-    return np.asarray(_bias(*unit_rows(image=image, class_text=class_text)).cpu())
+    images, classes = unit_rows(image=image, class_text=class_text)
+    return np.asarray(_bias(images.mean(dim=0), classes).cpu())
 
 
 def gini(counts: ArrayLike) -> float:
@@ -126,8 +129,8 @@ def _nearest(images: Tensor, classes: Tensor) -> NDArray[np.int64]:
     return np.asarray(torch.cat(found).cpu())
 
 
-def _bias(images: Tensor, classes: Tensor) -> Tensor:
-    return -classes @ (images.mean(dim=0) - classes.mean(dim=0))
+def _bias(mean_image: Tensor, classes: Tensor) -> Tensor:
+    return -classes @ (mean_image - classes.mean(dim=0))
 
 
 def _checked_labels(labels: ArrayLike, n: int, classes: int) -> NDArray[np.int64]:
