@@ -41,6 +41,8 @@ from koda_audit.results import Result, records
 
 # batches of one size, of another, and another model in the first
 SIDES = {"model": ("colour", 64), "again": ("colour", 37), "other": ("reseeded", 64)}
+ACCURACIES = ("acc1", "mean_per_class_recall")
+PROBE = ("probe_accuracy", "probe_mean_per_class_recall")
 RECALLS = ("image_retrieval_recall@1", "text_retrieval_recall@1")
 GAPS = ("linear_sep", "energy", "energy_centred", "mmd2_u_centred", "uniformity_cross", "uniformity_joint")
 DRAWN = 100  # rows of pairwise metrics of the gap, and frequencies of a search: few, so that seeds matter
@@ -95,7 +97,7 @@ def subsample(seed: int, sides: Mapping[str, Embeddings], samples: int) -> list[
     for name, side in sides.items():
         part = side.take(drawn)
         each = {**evaluate(part, "zeroshot_classification").outcomes, **evaluate(part, "zeroshot_retrieval").outcomes}
-        scores[name] = {metric: (each[metric].values, each[metric].image) for metric in ("acc1", *RECALLS)}
+        scores[name] = {metric: (each[metric].values, each[metric].image) for metric in (*ACCURACIES, *RECALLS)}
     coin = random.integers(0, 2, samples).astype(bool)
     found = []
     for metric, (first, image) in scores["model"].items():
@@ -118,8 +120,15 @@ def seeded(seed: int, sides: Mapping[str, Embeddings], samples: int) -> list[Fou
     robust = [gap_robustness(s.text, s.image, seed=seed) for s in both]
     agreement = [((each.noisy[:, 0] == each.clean[0]).mean(axis=0), np.arange(len(sides["model"]))) for each in robust]
     words["gaprob_agreement"] = verdict("gaprob_agreement", *agreement)
-    clusters = [evaluate(s, "joint_clustering", clusters=10, seed=seed).outcomes["pair_together"] for s in both]
+    found = [evaluate(s, "joint_clustering", clusters=10, seed=seed) for s in both]
+    clusters = [each.outcomes["pair_together"] for each in found]
     words["pair_together"] = verdict("pair_together", *((each.values, each.image) for each in clusters))
+    words["ari"] = verdict("ari", *(_row("ari", each.values["ari"], *each.intervals["ari"]) for each in found))
+    half = np.arange(0, len(sides["model"]), 2)  # is trained on, with an inverse penalty that is chosen by the seed
+    rest = np.setdiff1d(np.arange(len(sides["model"])), half)
+    probes = [evaluate(s.take(rest), "linear_probe", train=s.take(half), seed=seed) for s in both]
+    for metric in PROBE:
+        words[metric] = verdict(metric, *((e.outcomes[metric].values, e.outcomes[metric].image) for e in probes))
     search: dict[str, Any] = {"features": "random", "n_features": DRAWN, "n_directions": 2, "seed": seed}
     parts = [each.take(np.arange(samples)) for each in both]
     floor = self_excess(*parts, **search, device="cpu")
