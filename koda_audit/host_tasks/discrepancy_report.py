@@ -242,7 +242,7 @@ def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embe
     table = table[table["change"] != 0].head(UNLIKE)
     if table.empty:
         return []
-    first = ["change", f"{heading}, {ours}", f"{heading}, {theirs}", "samples", "shared words"]
+    first = ["change", f"{heading}, {ours}", f"{heading}, {theirs}", "samples", "verdict", "shared words"]
     columns = [*first, *(column for column in table if column not in first)]
     text = (
         f"The groups on which the {heading} of the two models differs most: *change* is that of {escape(ours)} minus "
