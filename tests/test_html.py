@@ -245,7 +245,7 @@ def test_a_report_has_the_page(tmp_path: Path) -> None:
         VERDICTS,
         environment,
     )
-    assert "report.html" in json.loads((folder / "files.json").read_text())
+    assert "report.html" in json.loads((folder / "files.json").read_text())["files"]
     written = Parsed((folder / "report.html").read_text("utf-8"))
     titles = [heading["text"] for heading in written.all("h2")]
     assert titles == ["Verdicts", EVIL[0], "Second", "All results", "Environment"]

@@ -92,7 +92,7 @@ def test_pictures_are_written_as_they_are(tmp_path: Path) -> None:
     assert lines[0].endswith("](figures/map_x.png)")
     assert "<script" not in lines[0]
     assert (path.parent / "figures" / "map_x.png").read_bytes() == pictures[0].png
-    assert {"figures/b.png", "figures/g.png"} < set(json.loads((path.parent / "files.json").read_text()))
+    assert {"figures/b.png", "figures/g.png"} < set(json.loads((path.parent / "files.json").read_text())["files"])
     write_report(tmp_path / "r", "t", [Section("S")], {}, [], images)
     assert not (tmp_path / "r" / "figures").exists()
 

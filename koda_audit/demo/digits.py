@@ -20,7 +20,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -69,6 +68,8 @@ class Sample:
 
 def scans(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The split's scans, (n, 8, 8) with 0 as paper and 1 as full ink, and their digits, (n,)."""
+    from sklearn.datasets import load_digits  # takes a second, and a demo that was run before has its scans
+
     digits = load_digits()
     part = slice(-TEST_SCANS, None) if split == "test" else slice(None, -TEST_SCANS)
     return digits.images[part].astype(np.float32) / 16, digits.target[part].astype(np.int64)

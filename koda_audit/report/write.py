@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from koda_audit import results as results_table
 from koda_audit._files import (
     check_writable,
+    file_sha256,
     reason,
     remove_abandoned,
     replace_folder,
@@ -30,7 +31,8 @@ from koda_audit.report.pictures import draw_grid, wanted_ids
 if TYPE_CHECKING:
     import pandas as pd
 
-LISTING = "files.json"  # what a report consists of; a folder that holds anything else is not ours to replace
+# What a report was made of, and the digest of each of its files; a folder that holds others is not ours to replace.
+LISTING = "files.json"
 
 
 def write_report(
@@ -43,6 +45,7 @@ def write_report(
     verdicts: pd.DataFrame | None = None,
     environment: Mapping[str, Any] | None = None,
     beside: Callable[[Path], object] = lambda folder: None,
+    made_of: str | None = None,
 ) -> Path:
     """Write a report to ``folder``, replacing an earlier one; returns the path of report.md.
 
@@ -51,6 +54,7 @@ def write_report(
         verdicts: a row a gate, its ``verdict`` one of PASS, WARN, FAIL and ERROR; shown first.
         environment: what the whole run was made with; shown last.
         beside: writes what else belongs to the report into the folder it is given.
+        made_of: a digest of all that the report depends on, for ``is_current``.
 
     Raises:
         InputError: the folder holds something that no report wrote; two figures of the same name.
@@ -85,15 +89,26 @@ def write_report(
         whole = [*verdict_section(verdicts), *sections, *environment_section(environment)]
         write_text(work / "report.md", to_markdown(title, whole, pictures))
         write_text(work / "report.html", to_html(title, sections, shown, numbers, verdicts, environment))
-        write_json(
-            work / LISTING, sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
-        )
+        write_json(work / LISTING, {"made_of": made_of, "files": _sums(work)})
         replace_folder(work, folder)
     except OSError as error:
         raise StoreError(f"cannot write the report to {folder}: {reason(error)}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder / "report.md"
+
+
+def is_current(folder: Path, made_of: str) -> bool:
+    """Whether the folder holds the report of this digest, each file as it was written."""
+    if not (folder / LISTING).is_file():
+        return False
+    listing = json.loads((folder / LISTING).read_text("utf-8"))
+    return bool(listing == {"made_of": made_of, "files": _sums(folder)})
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LISTING)
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def check_replaceable(folder: Path) -> None:
@@ -106,11 +121,12 @@ def check_replaceable(folder: Path) -> None:
         raise InputError(f"{folder} is a file: choose a folder for the report")
     try:
         files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
-        ours = set(json.loads((folder / LISTING).read_text("utf-8"))) if (folder / LISTING).is_file() else set()
+        listing = folder / LISTING
+        ours = set(json.loads(listing.read_text("utf-8"))["files"]) if listing.is_file() else set()
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}; choose another folder") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{folder / LISTING} is damaged: remove it, or choose another folder") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{folder / LISTING} is damaged: remove {folder}, or choose another folder") from error
     foreign = sorted(set(files) - ours - {LISTING})
     if foreign:
         raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")

@@ -187,8 +187,10 @@ def scatter(table: pd.DataFrame, metric: str, title: str) -> bytes:
                 slope, at_0 = np.polyfit(x, y, 1)
                 ends = np.array([x.min(), x.max()])
                 axes.plot(ends, slope * ends + at_0, color=FAINT, linewidth=1.5, zorder=0)
-            for model, name, each_x, each_y in zip(table["model"], table["under"], x, y, strict=True):
-                axes.plot(each_x, each_y, marker[name], color=colour[model], markersize=6, alpha=0.8)
+            for name in under:
+                rows = (table["under"] == name).to_numpy()
+                edges = [colour[model] for model in table["model"][rows]]
+                axes.scatter(x[rows], y[rows], s=36, c=edges, marker=marker[name], alpha=0.8)
             axes.set_xlabel(gap)
         panels[0].set_ylabel(metric)
         panels[1].sharey(panels[0])

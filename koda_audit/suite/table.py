@@ -8,19 +8,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from koda_audit._files import write_json
+import koda_audit
+from koda_audit._files import digest, write_json
 from koda_audit.gates.check import VERDICTS
 from koda_audit.gates.judge import Verdict, judge
 from koda_audit.gates.outputs import table_of
 from koda_audit.gates.run import OUTCOMES, Run
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import Outcomes, save_outcomes
-from koda_audit.report.write import write_report
+from koda_audit.report.write import is_current, write_report
 from koda_audit.results import Result, records, signature
 from koda_audit.suite.cells import Finished, Queries
 from koda_audit.suite.plan import TASKS, Cell, Plan
 from koda_audit.suite.sections import sample_pictures, sections_of
-from koda_audit.suite.sources import libraries
+from koda_audit.suite.sources import libraries, stamps
 
 MEASURING = ("compare", "similarity", "gap", "evaluate")
 
@@ -33,31 +34,35 @@ def write_audit(
     baseline: Run | None = None,
 ) -> tuple[list[Result], list[Verdict]]:
     """The report, the table, the outcomes, the verdicts on the suite's gates and all else that an audit leaves; an
-    earlier report there is replaced.
+    earlier report there is replaced, unless it is the same.
     """
     rows = [*results(plan, finished), *errors(plan, failures)]
+    environment = environment_of(plan, finished)
+    outcomes, ids = outcomes_of(finished), ids_of(finished)
+    verdicts = judge(plan.suite.gates, Run(records(rows), lambda: Outcomes(outcomes, ids)), baseline)
+    judged = [verdict.record() for verdict in verdicts]
+    cells = [[cell.name, plan.key(cell)] for cell in finished]
+    ours = [path for path in Path(koda_audit.__file__).parent.rglob("*") if path.suffix != ".pyc"]
+    made_of = digest([cells, records(rows), judged, environment, stamps(ours)])
+    if is_current(folder, made_of):
+        return rows, verdicts
     sections, tables = sections_of(plan, finished, failures)
-
     pictures = sample_pictures(finished)
 
     def thumbnails(wanted: Sequence[str]) -> dict[str, bytes]:
         return {name: pictures[name] for name in wanted}
 
-    environment = environment_of(plan, finished)
-    outcomes, ids = outcomes_of(finished), ids_of(finished)
-    verdicts = judge(plan.suite.gates, Run(records(rows), lambda: Outcomes(outcomes, ids)), baseline)
-
     def beside(work: Path) -> None:
         write_json(work / "environment.json", environment)
         save_outcomes(work / OUTCOMES, outcomes, ids)
         if verdicts:
-            write_json(work / VERDICTS, [verdict.record() for verdict in verdicts])
+            write_json(work / VERDICTS, judged)
         for cell, record in host_records(plan, finished, rows):
             write_json(work / "json" / f"{cell.file}.json", record)
 
     title = f"Audit: {plan.suite.suite}"
     shown = table_of(verdicts) if verdicts else None
-    write_report(folder, title, sections, tables, rows, thumbnails, shown, environment, beside)
+    write_report(folder, title, sections, tables, rows, thumbnails, shown, environment, beside, made_of)
     return rows, verdicts
 
 

@@ -231,10 +231,16 @@ def test_rerun_is_the_same_and_imports_no_torch(home, done):
     modules = [line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()]
     assert not {"torch", "open_clip", "sklearn", "clip_benchmark.cli"} & set(modules)
     assert tables(home / "again") == tables(done)
+    page = home / "again" / "report.html"
+    written = page.stat().st_mtime_ns
     used = os.times()
     subprocess.run([*line[:1], *line[3:], "--output", "again"], cwd=home, env=env, capture_output=True, check=True)
     spent = os.times()
     assert (spent.children_user + spent.children_system) - (used.children_user + used.children_system) < 5
+    assert page.stat().st_mtime_ns == written  # the same report is not written again
+    page.write_text("edited")
+    subprocess.run([*line[:1], *line[3:], "--output", "again"], cwd=home, env=env, capture_output=True, check=True)
+    assert tables(home / "again") == tables(done)
 
 
 def test_a_report_of_what_is_finished_computes_nothing(home, done):
