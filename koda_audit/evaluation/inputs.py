@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from koda_audit._arrays import matrix
 from koda_audit._kernels.directions import directions
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.errors import InputError
+from koda_audit.evaluation.ranks import BLOCK
 
 
 def unit_rows(**vectors: Any) -> tuple[Tensor, ...]:
@@ -32,7 +34,12 @@ def unit_rows(**vectors: Any) -> tuple[Tensor, ...]:
         zero = ~rows.any(dim=1)
         if zero.any():
             raise InputError(f"row {int(zero.nonzero()[0, 0])} of {name} is zero, so it has no cosine: leave it out")
-        found.append(directions(rows.to(found[0].device) if found else rows, name))
+        rows = rows.to(found[0].device) if found else rows
+        if isinstance(values, Tensor) and values.dtype == rows.dtype:
+            rows = rows.clone()  # it is the caller's
+        for part in torch.split(rows, BLOCK):  # in place: beside many captions there may be no room for as many again
+            part.copy_(directions(part, name))
+        found.append(rows)
     return tuple(found)
 
 

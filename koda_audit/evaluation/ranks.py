@@ -10,7 +10,7 @@ from torch import Tensor
 from koda_audit._arrays import Vectors
 from koda_audit._kernels.directions import directions
 
-BLOCK = 2048  # rows of a gallery, and of the queries, that are compared at a time
+BLOCK = 1024  # rows of a gallery, and of the queries, that are compared at a time
 TIED = 1e-12  # cosines that differ by less are equal: that is what rounding makes of equal vectors
 
 

@@ -13,7 +13,7 @@ from koda_audit._options import several, whole_number
 from koda_audit.embeddings.checks import whole_numbers
 from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import unit_rows
-from koda_audit.evaluation.ranks import TIED, expected_hits, mutual_ranks
+from koda_audit.evaluation.ranks import BLOCK, TIED, expected_hits, mutual_ranks
 from koda_audit.evaluation.scores import Outcomes, Scores, per_image
 
 AT = (1, 5, 10)
@@ -55,7 +55,9 @@ def zeroshot_retrieval(image: Any, text: Any, text_image: ArrayLike | None = Non
     if rows.min() < 0 or rows.max() >= n:
         raise InputError(f"text_image must lie in 0..{n - 1}, found {rows.min()}..{rows.max()}")
     owner = torch.from_numpy(rows).to(images.device)
-    own = (texts * images[owner]).sum(dim=1)
+    own = texts.new_empty(m)
+    for part, some, their in zip(*(torch.split(each, BLOCK) for each in (own, texts, owner)), strict=True):
+        part.copy_((some * images[their]).sum(dim=1))
     best = own.new_full((n,), -torch.inf).scatter_reduce(0, owner, own, "amax")
     right = torch.zeros_like(best).index_add(0, owner, (own >= best[owner] - TIED).to(own))
     by_text, by_image = mutual_ranks(texts, own, images, best)
