@@ -66,6 +66,8 @@ def side(folder: str, output: str) -> Figures:
     marks = [("start", time.perf_counter())]  # what is known already is looked up, and torch imported
 
     def say(line: str) -> None:
+        if not line.startswith("["):
+            return
         task = line.partition("] ")[2].partition(":")[0]
         marks.append((PARTS.get(task, "evaluate"), time.perf_counter()))
         cells[marks[-1][0]] += 1
