@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ABANDONED = 3_600  # seconds after which nobody still writes a temporary file or folder
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r]")  # the wide forms too: some programs take them alike
 
+# what a terminal obeys, and what turns the direction of a text; not tabs and ends of lines
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
@@ -90,15 +93,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """A table as CSV, atomically; text that a spreadsheet would take for a formula gets a leading apostrophe."""
+    """A table as CSV, atomically; text in it is made inert."""
     safe = table.copy()
     for column in safe.columns:
         if safe[column].dtype.kind not in "fiub":
-            safe[column] = [f"'{v}" if isinstance(v, str) and FORMULA.match(v) else v for v in safe[column]]
+            safe[column] = [_inert(value) if isinstance(value, str) else value for value in safe[column]]
     text = safe.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # would end a line for many readers, and is not quoted by itself
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)
+
+
+def _inert(text: str) -> str:
+    """What neither a spreadsheet nor a terminal obeys: a leading apostrophe, control characters spelled out.
+
+    >>> _inert("=1+1"), _inert(f"a{chr(27)}[31m")
+    ("'=1+1", 'a\\\\x1b[31m')
+    """
+    text = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,15 +139,16 @@ def replace_folder(new: Path, folder: Path) -> None:
         OSError: it failed.
     """
     new.chmod(0o755)  # temporary folders are private to the user
-    old = new.with_name(f"{new.name}.old")
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))  # ``remove_abandoned`` knows its name
     replaced = folder.exists()
-    if replaced:
-        folder.rename(old)
     try:
+        if replaced:
+            folder.rename(old)
         new.rename(folder)
     except OSError:
-        if replaced:
+        if replaced and not folder.exists():  # else it never left, or another process has put its own there
             old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -182,6 +196,8 @@ def reason(error: OSError) -> str:
     """Why a file could not be written, and what to do about it."""
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and run again"
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        return "another process wrote there meanwhile; run again"
     return f"{(error.strerror or str(error)).lower()}; choose another place or mend its permissions"
 
 

@@ -5,7 +5,9 @@ import errno
 import io
 import json
 import math
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,20 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "r" / "figures" / "mine.png").write_text("")
     with pytest.raises(InputError, match=r"holds 'figures/mine\.png'"):
         report(tmp_path / "r")
+    (tmp_path / "r" / "figures" / "mine.png").unlink()
+    (tmp_path / "r" / "notes").mkdir()
+    with pytest.raises(InputError, match=r"holds 'notes'"):
+        report(tmp_path / "r")
+    (tmp_path / "r" / "notes").rmdir()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "r" / "linked").symlink_to(tmp_path / "figures")
+    with pytest.raises(InputError, match=r"holds 'linked'"):
+        report(tmp_path / "r")
+    (tmp_path / "r" / "linked").unlink()
+    (tmp_path / "r" / "figures").rename(tmp_path / "figures" / "moved")
+    (tmp_path / "r" / "figures").symlink_to(tmp_path / "figures" / "moved")
+    with pytest.raises(InputError, match=r"holds 'figures'"):
+        report(tmp_path / "r")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "report.md").write_text("my own")
     with pytest.raises(InputError, match=r"holds 'report\.md'"):
@@ -125,6 +141,49 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         report(tmp_path / "file")
+
+
+def test_folders_that_no_report_can_replace(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a mount point, which no report can replace"):
+        report(Path("/proc"))
+    with pytest.raises(InputError, match="is too long for a folder"):
+        report(tmp_path / ("r" * 250))
+    report(tmp_path / "r")
+    (tmp_path / "r" / "files.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"files\.json is damaged: remove .*r, or choose another"):
+        report(tmp_path / "r")
+
+
+def test_what_a_killed_write_leaves_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after either of the two renames."""
+    report(tmp_path / "r")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+    report(tmp_path / "r", 2.0)
+    monkeypatch.undo()
+    left = [path for path in tmp_path.iterdir() if path.name != "r"]
+    assert left
+    for path in left:
+        os.utime(path, (0, 0))
+    report(tmp_path / "r")
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_two_that_write_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process puts its own there while this one has moved the old one away."""
+    report(tmp_path / "r")
+    rename = Path.rename
+
+    def slow(self: Path, target: Path) -> Path:
+        if Path(target) == tmp_path / "r":
+            (tmp_path / "r").mkdir()
+            (tmp_path / "r" / "theirs").write_text("")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    with pytest.raises(StoreError, match="another process wrote there meanwhile; run again"):
+        report(tmp_path / "r")
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert (tmp_path / "r" / "theirs").exists()
 
 
 def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

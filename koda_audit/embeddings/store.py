@@ -87,10 +87,10 @@ class Store:
             return None
 
     def file_sha256(self, path: Path) -> str:
-        """sha256 of a data file, remembered by its size and time of change, so that a rerun does not read it again."""
+        """sha256 of a data file, remembered by its size and times of change, so that a rerun does not read it again."""
         stat = path.stat()
         record = self.folder / "hashes" / f"{digest(str(path.resolve()))[:32]}.json"
-        seen = [stat.st_size, stat.st_mtime_ns]
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         try:
             known = json.loads(record.read_text("utf-8"))
             if known["stat"] == seen:

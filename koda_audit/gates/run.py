@@ -143,7 +143,7 @@ class Run:
         """What is known of failed cells of the same model and dataset."""
         names = ("model", "dataset")
         failed = [
-            str(row.get("error"))
+            str(row.get("error") or "no reason is given")
             for row in self.rows
             if row["status"] != "ok" and all(row[name] == wanted[name] for name in names)
         ]
@@ -158,6 +158,8 @@ def _verify(baseline: Path) -> None:
     try:
         sums = json.loads(path.read_text("utf-8"))["sha256"]
         files = {baseline / name: sha256 for name, sha256 in sums.items()}
+        if RESULTS not in sums:
+            raise ValueError(f"it has no checksum of {RESULTS}")
         changed = [file for file, sha256 in files.items() if not file.is_file() or file_sha256(file) != sha256]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}; accept the baseline again") from error

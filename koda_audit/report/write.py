@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # What a report was made of, and the digest of each of its files; a folder that holds others is not ours to replace.
 LISTING = "files.json"
+LONGEST = 200  # bytes of the folder's name, beside which a temporary one has more
 
 
 def write_report(
@@ -119,15 +121,21 @@ def check_replaceable(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: choose a folder for the report")
+    if os.path.ismount(folder):
+        raise InputError(f"{folder} is a mount point, which no report can replace: choose a folder within it")
+    if len(folder.name.encode()) > LONGEST:
+        raise InputError(f"the name '{folder.name[:20]}…' is too long for a folder: take at most {LONGEST} bytes")
     try:
-        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
         listing = folder / LISTING
         ours = set(json.loads(listing.read_text("utf-8"))["files"]) if listing.is_file() else set()
+        folders = {place.as_posix() for name in ours for place in PurePosixPath(name).parents}
+        links = {name for name in folders if (folder / name).is_symlink()} - {"."}
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}; choose another folder") from error
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise InputError(f"{folder / LISTING} is damaged: remove {folder}, or choose another folder") from error
-    foreign = sorted(set(files) - ours - {LISTING})
+    foreign = sorted((found - ours - folders - {LISTING}) | links)
     if foreign:
         raise InputError(f"{folder} holds '{foreign[0]}', which no report wrote: choose another folder")
 

@@ -11,21 +11,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from koda_audit._files import reason, write_json
+from koda_audit._files import file_sha256, reason, write_json, write_text
 from koda_audit.errors import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD = "cell.json"
-FORM = 4  # of cells; another one where the same version of the package writes or computes them otherwise
+RECORD, SUM = "cell.json", "cell.sha256"
+LARGE = 1 << 26  # bytes; of larger files, such as the weights of a trained tower, only the size is looked at
+FORM = 5  # of cells; another one where the same version of the package writes or computes them otherwise
 Queries = tuple[NDArray[np.float32], NDArray[np.int32]]  # the outcome of each query, and the row of its image
 
 
@@ -71,9 +72,12 @@ class Cells:
     def read(self, key: str) -> dict[str, Any] | None:
         """The record of a finished cell; None where there is none, or a damaged one."""
         try:
-            found: dict[str, Any] = json.loads((self.path(key) / RECORD).read_text("utf-8"))
-            return found if set(found) >= {"numbers", "settings", "sections", "tables", "facts"} else None
-        except (OSError, ValueError, TypeError):
+            content = (self.path(key) / RECORD).read_bytes()
+            if sha256(content).hexdigest() != (self.path(key) / SUM).read_text("utf-8"):
+                return None
+            found: dict[str, Any] = json.loads(content)
+            return found
+        except (OSError, ValueError):
             return None
 
     def load(self, key: str) -> Finished | None:
@@ -84,6 +88,8 @@ class Cells:
         if record is None:
             return None
         try:
+            if any(_signed(path / name) != signed for name, signed in record["files"].items()):
+                return None
             with np.load(path / "outcomes.npz", allow_pickle=False) as arrays:
                 outcomes = {name: (arrays[f"{name}.values"], arrays[f"{name}.image"]) for name in record["outcomes"]}
             return Finished(
@@ -95,7 +101,7 @@ class Cells:
                 outcomes,
                 record["facts"],
             )
-        except (OSError, ValueError, TypeError, LookupError, BadZipFile):
+        except OSError:
             return None
 
     def write(self, key: str, cell: Finished) -> None:
@@ -118,9 +124,9 @@ class Cells:
                 arrays |= {f"{name}.values": values, f"{name}.image": image}
             np.savez(work / "outcomes.npz", **arrays)
             cell.save(work)
-            for file in work.rglob("*"):
-                if file.is_file():
-                    _flushed(file)
+            parts = [file for file in work.rglob("*") if file.is_file()]
+            for file in parts:
+                _flushed(file)
             write_json(
                 work / RECORD,
                 {
@@ -129,10 +135,12 @@ class Cells:
                     "sections": list(cell.sections),
                     "tables": {name: as_plain(table) for name, table in cell.tables.items()},
                     "pictures": files,
+                    "files": {file.relative_to(work).as_posix(): _signed(file) for file in parts},
                     "outcomes": list(cell.outcomes),
                     "facts": cell.facts,
                 },
             )
+            write_text(work / SUM, file_sha256(work / RECORD))
             target = self.path(key)
             if target.exists() and self.load(key) is None:
                 shutil.rmtree(target)  # damaged
@@ -148,6 +156,12 @@ def as_plain(table: pd.DataFrame) -> dict[str, Any]:
     """A table as plain lists, which ``pandas.DataFrame(**…)`` takes back."""
     columns = list(table.columns)
     return {"data": [list(row) for row in table.itertuples(index=False, name=None)], "columns": columns}
+
+
+def _signed(file: Path) -> list[Any]:
+    """Its size, and its digest unless it is ``LARGE``."""
+    size = file.stat().st_size
+    return [size, None if size > LARGE else file_sha256(file)]
 
 
 def _flushed(file: Path) -> None:

@@ -112,4 +112,4 @@ def tell(audit: Audit, quiet: bool) -> None:
         print(terminal(audit.verdicts))
     if audit.failures:
         print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
-    print(f"Report: {audit.folder / 'report.md'} and report.html")
+    print(f"Report: {printable(str(audit.folder / 'report.md'))} and report.html")

@@ -152,8 +152,9 @@ def model_name(key: str, model: Model, base: Path) -> ModelName:
         file, _, function = name.removeprefix(PYTHON).rpartition(":")
         name = f"{PYTHON}{expanded(file, base)}:{function}"
     if "${" in pretrained or (pretrained and not name.startswith(HUB)):
-        path = expanded(pretrained, base)
-        pretrained = path if "${" in pretrained or Path(path).is_file() else pretrained  # else a tag
+        path = Path(expanded(pretrained, base))
+        is_path = path.is_file() or (name.startswith(PYTHON) and path.is_dir()) or "${" in pretrained
+        pretrained = str(path) if is_path else pretrained  # else a tag
     written = f"{model.model},{model.pretrained}" if model.pretrained else model.model
     if "${" in written:  # says nothing of what it was
         written += f" ({Path(pretrained or name).name})"

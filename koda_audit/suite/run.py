@@ -90,10 +90,9 @@ def run_suite(
     from koda_audit.suite.table import write_audit
 
     loaded = load_suite(suite, allow_code)
-    folder = Path(output)
-    place = checked_folder(store or default_store())
-    if folder.resolve() == place.resolve():
-        raise InputError(f"{folder} is the store: choose another folder for the report")
+    folder, place = checked_folder(output), checked_folder(store or default_store())
+    if folder.resolve() in (place.resolve(), *place.resolve().parents):
+        raise InputError(f"{folder} holds the store {place}: choose another folder for the report")
     check_writable(folder.parent, "the folder of --output")
     check_replaceable(folder)
     earlier = None if baseline is None else Run.read(Path(baseline))

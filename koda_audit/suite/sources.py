@@ -1,8 +1,9 @@
 """Whether models and data are still the files that were embedded, without loading or reading any of them.
 
-Names, sizes and times of change are compared. Where one differs everything is looked at again, and the content decides:
-a copied checkpoint is not embedded twice. What lies on a hub, behind an address, or in what a user's loader imports is
-taken for unchanged; the versions of the libraries are part of the comparison.
+Names, sizes and times of change are compared, those of the inodes too, which no program can set back. Where one differs
+everything is looked at again, and the content decides: a copied checkpoint is not embedded twice. What lies on a hub,
+behind an address, or in what a user's loader imports is taken for unchanged; the versions of the libraries are part of
+the comparison.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import koda_audit
 from koda_audit.embeddings.store import library_versions
 from koda_audit.suite.names import LOCAL, PYTHON, WEBDATASET, DataName, ModelName
 
-Stamp = tuple[str, int, int]  # path, bytes, time of change
+Stamp = tuple[str, int, int, int]  # path, bytes, times of the last write and of the last change of any kind
 
 
 def model_source(model: ModelName) -> Any:
@@ -28,6 +29,7 @@ def model_source(model: ModelName) -> Any:
         files += _below(model.folder)
     elif model.name.startswith(PYTHON):
         files += _user_file(model.name.removeprefix(PYTHON).rpartition(":")[0])
+        files += _below(Path(model.pretrained)) if model.pretrained else ()
     return [model.name, None if model.name.startswith(LOCAL) else model.pretrained, model.model_type, stamps(files)]
 
 
@@ -60,13 +62,19 @@ def stamps(files: Iterable[Path]) -> list[Stamp]:
         except (OSError, ValueError):
             continue
         if not os.path.isdir(file):
-            found.add((str(file), stat.st_size, stat.st_mtime_ns))
+            found.add((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return sorted(found)
 
 
 def _below(folder: Path, only: str | None = None) -> Iterator[Path]:
-    """Files in a folder and below, hidden ones left out; below ``only`` and directly in it where that is given."""
-    for place, folders, files in os.walk(folder):
+    """Files in a folder and below, through links too, hidden ones left out; below ``only`` and directly in it where
+    that is given."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+        seen.add(real)
         if only is not None and Path(place) == folder:
             folders[:] = [name for name in folders if name == only]
         yield from (Path(place, name) for name in files if not name.startswith("."))

@@ -16,8 +16,9 @@ from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
-from koda_audit.errors import DataError
+from koda_audit.errors import DataError, StoreError
 from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
+from koda_audit.suite.cells import RECORD
 from koda_audit.suite.plan import Cell, Plan
 
 OPERATOR = "alignment"  # folder of a fitted alignment, or a trained model, in its cell
@@ -47,7 +48,12 @@ class Stock:
             return embedded
         if cell.needs[1].step == "embed":  # by the aligned tower
             return embedded if train else self.read(cell.needs[1])
-        operator = load_alignment(self.fitted(cell.needs[1]))
+        folder = self.fitted(cell.needs[1])
+        try:
+            operator = load_alignment(folder)
+        except StoreError as error:
+            (folder.parent / RECORD).unlink(missing_ok=True)
+            raise StoreError(f"{error}; run again, and it is fitted anew") from error
         if train:
             operator = replace(operator, info={**operator.info, "transductive": True})
         return operator.apply(embedded)

@@ -128,6 +128,7 @@ HARM = {
     "a table removed": lambda folder: (folder / "results.json").unlink(),
     "outcomes removed": lambda folder: shutil.rmtree(folder / "outcomes"),
     "outcomes edited": lambda folder: next((folder / "outcomes").glob("*.safetensors")).write_bytes(b"x"),
+    "checksums emptied": lambda folder: (folder / "baseline.json").write_text('{"sha256": {}}'),
     "checksums edited": lambda folder: (folder / "baseline.json").write_text('{"sha256": []}'),
     "checksums cut": lambda folder: (folder / "baseline.json").write_text("{"),
 }

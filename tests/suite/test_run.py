@@ -337,10 +337,17 @@ def test_a_missing_model_fails_alone_and_is_filled_in_later(home, done):
 def test_a_damaged_cell_is_made_again(home, done):
     plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
     first, last = (plan.finished.path(plan.key(cell)) for cell in (plan.cells[0], plan.cells[-1]))
+    fitted = next(plan.finished.path(plan.key(cell)) for cell in plan.cells if cell.step == "align")
+    numbers = next(plan.finished.path(plan.key(cell)) for cell in plan.cells if cell.step == "evaluate")
     (first / "cell.json").write_bytes(b'{"numbers"')
     (last / "outcomes.npz").write_bytes(b"PK")
+    with next(fitted.glob("alignment/*.safetensors")).open("ab") as stream:
+        stream.write(b"zz")
+    record = (numbers / "cell.json").read_text()
+    (numbers / "cell.json").write_text(record.replace('"value": 0.', '"value": 1.', 1))
+    assert (numbers / "cell.json").read_text() != record
     ran, said = here(home, "mended")
-    assert (ran.exit_code, len(said)) == (0, 2)
+    assert (ran.exit_code, len(said)) == (0, 4)
     assert (home / "mended" / "results.csv").read_bytes() == (done / "results.csv").read_bytes()
 
 
@@ -382,9 +389,13 @@ def test_values_that_a_formula_refuses_stop_a_suite_before_any_work(home, done, 
 
 
 def test_the_store_is_no_place_for_the_report(home, done, capsys):
-    store = str(home / "store")
-    assert cli.main(["run", str(home / "suite.yaml"), "--store", store, "--output", store]) == 2
-    assert "is the store: choose another folder" in capsys.readouterr().err
+    for store in (home / "store", home / "store" / "within"):
+        given = ["--store", str(store), "--output", str(home / "store")]
+        assert cli.main(["run", str(home / "suite.yaml"), *given]) == 2
+        assert f"holds the store {store}: choose another folder" in capsys.readouterr().err
+    (home / "loop").symlink_to(home / "loop")
+    assert cli.main(["run", str(home / "suite.yaml"), "--output", str(home / "loop")]) == 2
+    assert "can be no folder: Too many levels of symbolic links" in capsys.readouterr().err
 
 
 def test_the_demo_replaces_no_files(tmp_path, capsys):
