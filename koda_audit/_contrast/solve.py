@@ -15,7 +15,7 @@ from torch import Tensor
 
 from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
 from koda_audit._contrast.operators import Pair
-from koda_audit._contrast.psd import PositiveSemidefinite, positive_semidefinite
+from koda_audit._contrast.psd import PositiveSemidefinite, few_threads, positive_semidefinite
 from koda_audit._contrast.subspace import RESCUE, converge
 from koda_audit.errors import InputError, KodaAuditWarning
 
@@ -89,7 +89,8 @@ def solve_contrast(
     target, reference = _pair(A, B)
     n = len(target.matrix)
     check_settings(n, epsilon, n_directions, multiplier)
-    return _contrast(_in_order(target, reference, epsilon, n_directions, multiplier))
+    with few_threads(n):
+        return _contrast(_in_order(target, reference, epsilon, n_directions, multiplier))
 
 
 def solve_operators(
@@ -129,6 +130,10 @@ def solve_operators(
             raise InputError(f"epsilon is {epsilon!r} with {pair.size:,} coordinates: give at least {FINEST:g}")
 
     def solve(a: Tensor, b: Tensor, whole: bool) -> tuple[list[Direction], bool]:
+        with few_threads(len(a)):
+            return solved(a, b, whole)
+
+    def solved(a: Tensor, b: Tensor, whole: bool) -> tuple[list[Direction], bool]:
         target, reference = positive_semidefinite(a, "A"), positive_semidefinite(b, "B")
         level = epsilon
         if epsilon is not None and not whole:
@@ -136,7 +141,8 @@ def solve_operators(
             level = max(epsilon, YIELD * torch.linalg.eigvalsh(b)[min(n_directions, len(b) - 1)].item())
         return _in_order(target, reference, level, min(n_directions, len(a)), multiplier, mixed), level == epsilon
 
-    return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed, whole_up_to))
+    with few_threads(pair.size):
+        return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed, whole_up_to))
 
 
 def _in_order(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from koda_audit._contrast.direction import Direction
 from koda_audit._contrast.operators import Pair
+from koda_audit._contrast.psd import few_threads
 from koda_audit.errors import InputError
 
 LARGEST = 320  # columns before the basis is cut back to its best, or 8 times ``width``
@@ -116,7 +117,8 @@ def converge(
             # at the floor it is infinite; a large one asks the same of the subspace
             multipliers = a.new_tensor([direction.multiplier for direction in found]).clamp(max=STEEPEST)
             multiplier = multipliers.median().item()
-        beside = torch.linalg.eigh(a - multiplier * b)[1][:, -KEPT * width :].flip(1)
+        with few_threads(columns):
+            beside = torch.linalg.eigh(a - multiplier * b)[1][:, -KEPT * width :].flip(1)
         if len(small) < columns:  # the directions of an earlier, smaller basis
             small = torch.nn.functional.pad(small, (0, 0, 0, columns - len(small)))
         chosen = torch.linalg.qr(torch.cat([small, beside], dim=1)[:, : min(KEPT * width, columns)])[0]
