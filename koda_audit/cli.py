@@ -195,7 +195,9 @@ def _suite_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-code", "--koda_allow_code", action="store_true", help="allow models given as py:, which run your code"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what failed and where the report lies")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress: verdicts, what failed, and where the report lies"
+    )
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:

@@ -113,7 +113,7 @@ def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
         raise InputError(
             f"dataset '{name}': {root} has no split '{split}', its class folders are the split '{DEFAULT_SPLIT}': "
             f"make {root / split}/CLASS and {root / DEFAULT_SPLIT}/CLASS, or fit on a part of the one that is there "
-            "(--koda_fit_share, in a suite transductive: true)"
+            "(--koda_fit_share; in a suite, transductive: true of the alignment)"
         )
     if not folders:
         raise DataError(f"dataset '{name}': {base} has no class folders with images (CLASS/NAME.jpg, .png or .webp)")

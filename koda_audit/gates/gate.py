@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from koda_audit._yaml import read_yaml
 from koda_audit.errors import InputError, unknown
+from koda_audit.metrics import listed
 
 Kind = Literal["max_drop", "max_rise", "min", "max"]
 LEAST_LEVEL = 0.0001  # a bound at a smaller one rests on no draws
@@ -64,6 +66,11 @@ class Gate:
         if not _number(self.tolerance) or (self.compares and self.tolerance < 0):
             wanted = "a number of 0 or more" if self.compares else "a number"
             raise InputError(f"{self.name}: {self.kind} must be {wanted}, found {self.tolerance!r}")
+        if self.compares and self.tolerance >= (width := _width(self.metric)):
+            raise InputError(
+                f"{self.name}: {self.kind} of {self.tolerance:g} is never exceeded: {self.metric} changes by at most "
+                f"{width:g}; write 0.02 for 2 points of 100"
+            )
         if not _number(self.level) or not LEAST_LEVEL <= self.level < 0.5:
             raise InputError(f"{self.name}: level must be {LEAST_LEVEL} or more and below 0.5, found {self.level!r}")
         if self.against == self.model:
@@ -133,6 +140,12 @@ def read_gates(path: Path) -> list[Gate]:
     if faults:
         raise InputError("\n".join(faults))
     return found
+
+
+def _width(metric: str) -> float:
+    """By how much the metric can change at most."""
+    known = listed(metric)
+    return math.inf if known is None or known.low is None or known.high is None else known.high - known.low
 
 
 def _number(value: Any) -> bool:

@@ -38,6 +38,11 @@ def benchmark_sections(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterato
             said.append("*Change* is against the same model without alignment, its interval that of the same images.")
         if len(plain) > 1:
             said.append(f"*Over {escape(first)}* is the number minus that of {escape(first)}, on the same images.")
+        within = [name for name, each in plan.suite.alignments.items() if each.transductive]
+        if met := [name for name in within if any(cell.alignment == name for cell in some)]:
+            said.append(f"Fitted on samples that are evaluated (transductive): {', '.join(map(escape, met))}.")
+        if blind := [named for cell, each in some.items() if cell.alignment is None for named in _blind(cell, each)]:
+            said.append(f"**Not above chance, as far as these samples tell: {', '.join(blind)}.**")
         unprobed = [name for name in plan.suite.alignments if task == "linear_probe" and plan.gallery_bound(name)]
         if unprobed:
             said.append(f"No probe of {', '.join(unprobed)}: made from the evaluated rows, it leaves none to train on.")
@@ -56,6 +61,14 @@ def benchmark_sections(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterato
         yield from _by_class(
             dataset, {model: each.tables["by_class"] for model, each in plain.items() if "by_class" in each.tables}
         )
+
+
+def _blind(cell: Cell, each: Finished) -> Iterator[str]:
+    """What a model may be guessing at."""
+    for number in each.numbers:
+        chance = each.facts["chance"].get(number.metric)
+        if chance is not None and number.low is not None and number.low <= chance:
+            yield f"{number.metric} of {escape(cell.model)}"
 
 
 def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finished], first: str) -> dict[str, object]:

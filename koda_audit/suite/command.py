@@ -14,6 +14,7 @@ from koda_audit.errors import InputError
 from koda_audit.gates.outputs import terminal
 from koda_audit.report.markdown import terminal_table
 from koda_audit.suite.load import load_suite
+from koda_audit.suite.plan import NOT_YET
 
 if TYPE_CHECKING:
     from koda_audit.suite.run import Audit
@@ -110,6 +111,9 @@ def tell(audit: Audit, quiet: bool) -> None:
         print(f"\n{terminal_table(audit.strongest)}\n")
     if audit.verdicts:
         print(terminal(audit.verdicts))
-    if audit.failures:
-        print(f"koda-audit: {len(audit.failures)} failed: {printable(', '.join(audit.failures))}", file=sys.stderr)
+    failed = [name for name, error in audit.failures.items() if not error.endswith(NOT_YET)]
+    if failed:
+        print(f"koda-audit: {len(failed)} failed: {printable(', '.join(failed))}", file=sys.stderr)
+    if waiting := len(audit.failures) - len(failed):
+        print(f"koda-audit: {waiting} steps are {NOT_YET}", file=sys.stderr)
     print(f"Report: {printable(str(audit.folder / 'report.md'))} and report.html")

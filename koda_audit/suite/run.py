@@ -19,7 +19,7 @@ from koda_audit.results import frame
 from koda_audit.suite.cells import Finished
 from koda_audit.suite.gated import checked_plan
 from koda_audit.suite.load import Loaded, load_suite
-from koda_audit.suite.plan import Cell, Plan
+from koda_audit.suite.plan import NOT_YET, Cell, Plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def complete(
             done = None if key is None else plan.finished.load(key)
             kept += done is not None
             if done is None and not compute:
-                failures[cell] = "not measured yet: koda-audit run"
+                failures[cell] = NOT_YET
                 continue
             if done is None:
                 if workshop is None:

@@ -14,7 +14,7 @@ from koda_audit.suite.cells import Finished
 from koda_audit.suite.gap_quality import gap_against_quality
 from koda_audit.suite.gap_sections import gap_sections, similarity_section
 from koda_audit.suite.pictures import model_maps
-from koda_audit.suite.plan import Cell, Plan
+from koda_audit.suite.plan import NOT_YET, Cell, Plan
 
 Cells = Mapping[Cell, Finished]
 UNLIKE = "Groups on which "  # what the title of such a section of a comparison begins with
@@ -45,7 +45,9 @@ def sections_of(
 
 def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Section:
     counted = len(finished) + len(failures)
-    failed = f"; **{len(failures)} of {counted} steps failed**, see below" if failures else ""
+    waiting = sum(error.endswith(NOT_YET) for error in failures.values())
+    missing = {"failed": len(failures) - waiting, "are not measured yet": waiting}
+    failed = "".join(f"; **{n} of {counted} steps {what}**, see below" for what, n in missing.items() if n)
     models, data = (", ".join(f"`{escape(key)}`" for key in keys) for keys in (plan.models, plan.data))
     text = f"Models: {models}. Datasets: {data}{failed}."
     table = strongest(finished)
@@ -88,9 +90,13 @@ def _who_sees_what(finished: Cells) -> Iterator[Picture]:
 
 
 def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
-    if failures:
-        table = pd.DataFrame([(cell.name, error) for cell, error in failures.items()], columns=["step", "error"])
+    failed = [(cell.name, error) for cell, error in failures.items() if not error.endswith(NOT_YET)]
+    if failed:
+        table = pd.DataFrame(failed, columns=["step", "error"])
         yield Section("What failed", "These numbers are missing; run the suite again when it is mended.", table)
+    waiting = [cell.name for cell, error in failures.items() if error.endswith(NOT_YET)]
+    if waiting:
+        yield Section("Not measured yet", "`koda-audit run` does these.", pd.DataFrame({"step": waiting}))
 
 
 def _comparisons(finished: Cells, first: bool) -> Iterator[Section]:

@@ -23,6 +23,7 @@ BAD = {
     "unknown key": ({"max_dorp": 0.1}, "unknown key of a gate 'max_dorp': did you mean 'max_drop'"),
     "two tolerances": ({"min": 0.5}, "exactly one of max_drop, max_rise, min, max, found max_drop and min"),
     "no tolerance": ({"max_drop": None}, "found none"),
+    "points of 100": ({"max_drop": 2}, "is never exceeded: acc1 changes by at most 1; write 0.02 for 2 points of 100"),
     "negative": ({"max_drop": -0.1}, "a number of 0 or more, found -0.1"),
     "not a number": ({"max_drop": "1 %"}, "a number of 0 or more, found '1 %'"),
     "truth": ({"max_drop": True}, "a number of 0 or more, found True"),

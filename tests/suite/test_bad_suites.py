@@ -275,7 +275,7 @@ def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("1e-3", 0.001), ("0.5", 0.5), ("5", 5.0), (".5", 0.5)],
+    [("1e-3", 0.001), ("0.5", 0.5), ("0", 0.0), (".5", 0.5)],
 )
 def test_numbers_as_people_write_them(written, meant, tmp_path):
     (tmp_path / "suite.yaml").write_text(GOOD.replace("max_drop: 0.01", f"max_drop: {written}"))

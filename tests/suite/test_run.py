@@ -254,6 +254,11 @@ def test_a_report_of_what_is_finished_computes_nothing(home, done):
     failed = table[table["status"] == "error"]
     assert set(failed["task"]) == {"koda_similarity"}
     assert set(failed["error"]) == {"not measured yet: koda-audit run"}
+    assert "steps are not measured yet: koda-audit run\n" in ran.stderr
+    report = (home / "part" / "report.md").read_text()
+    assert "steps are not measured yet**, see below" in report
+    assert "## Not measured yet" in report
+    assert "failed" not in report
     assert len(table) - len(failed) == len(whole) - (whole["task"] == "koda_similarity").sum()
 
 
@@ -465,6 +470,16 @@ def test_a_gate_on_what_failed_says_so(home, done):
     assert ran.exit_code == 2
     assert "failed there: " in ran.verdicts[0].sentence
     assert "nowhere" in ran.verdicts[0].sentence
+
+
+def test_the_report_says_what_was_fitted_on_evaluated_samples_and_what_may_be_guessed(home, done):
+    text = SMALL + 'alignments: {near_it: {operator: center, fit_on: "pairs:test", transductive: true}}\n'
+    (home / "met.yaml").write_text(text)
+    assert here(home, "met", "met.yaml")[0].exit_code == 0
+    report = (home / "met" / "report.md").read_text()
+    assert "Fitted on samples that are evaluated (transductive): near_it." in report
+    assert "**Not above chance, as far as these samples tell: " in report
+    assert "transductive" not in (done / "report.md").read_text()
 
 
 def test_trained_alignments_take_another_model_as_teacher(home, done):
