@@ -174,6 +174,15 @@ def test_fixed_multiplier_gives_the_leading_eigenvectors_of_the_difference(multi
     assert found.multiplier.tolist() == [multiplier] * 5
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_reference_of_equal_eigenvalues_constrains_nothing_at_its_level(seed):
+    """Their rounding must not be taken for a spectrum: epsilon is what every unit vector has."""
+    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((6, 6)))[0]
+    a = gram(seed, 6, 4)
+    found = solve_contrast(a, basis @ basis.T, 1.0 + 2 * np.finfo(float).eps)
+    assert found.target[0] == pytest.approx(np.linalg.eigvalsh(a)[-1], rel=1e-10)
+
+
 def test_first_direction_is_the_penalised_one_at_its_own_multiplier():
     a, b = gram(10, 20), gram(11, 20)
     found = solve_contrast(a, b, 0.2)

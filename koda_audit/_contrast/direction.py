@@ -79,7 +79,8 @@ def constrained(
     floor = b[0].item()
     if epsilon < floor - rounding:
         raise BelowFloor(epsilon, floor)
-    above = torch.where(b - floor <= rounding, 0.0, b - floor)
+    # equal eigenvalues, as those of a multiple of the identity, differ by a few times what the bound for one of them is
+    above = torch.where(b - floor <= 4 * rounding, 0.0, b - floor)
     room = epsilon - floor
     if room <= 4 * ROUNDING * reference.scale:
         room = 0.0  # a caller's own smallest eigenvalue: equal to ours up to rounding
