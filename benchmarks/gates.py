@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,6 @@ def subsample(seed: int, sides: Mapping[str, Embeddings], samples: int) -> list[
 
 def seeded(seed: int, sides: Mapping[str, Embeddings], samples: int) -> list[Found]:
     """The verdicts on metrics that draw at random; ``samples`` of a search, which costs most."""
-    torch.set_num_threads(1)
     both = [sides["model"], sides["again"]]
     words: dict[str, str] = {}
     tables = [modality_gap(s.image, s.text, interval=True, pairwise_rows=DRAWN, seed=seed) for s in both]
@@ -147,7 +147,8 @@ def run(options: argparse.Namespace) -> None:
     sides = embedded()
     counts: Counter[Found] = Counter()
     kinds = [partial(kind, sides=sides, samples=options.samples) for kind in (subsample, seeded)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    spawned = get_context("spawn")  # a fork of a process whose threads have computed may wait for them for ever
+    with ProcessPoolExecutor(os.cpu_count(), spawned, torch.set_num_threads, (1,)) as pool:
         for kind in kinds:
             for done, found in enumerate(pool.map(kind, range(options.sets)), 1):
                 counts.update(found)
