@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from koda_audit.host.arguments import check_numbers, dataset_root
 from koda_audit.host.options import default_store
 from koda_audit.host.runner import embedded, load
 from koda_audit.host_tasks.aligned_choice import Choice, check_share, distinct, label
-from koda_audit.models import ModelSpec, check_model, load_model
+from koda_audit.models import LOCAL, ModelSpec, check_model, load_model
 from koda_audit.report.markdown import terminal_table
 
 
@@ -71,21 +72,24 @@ def align(args: argparse.Namespace) -> None:
     alignment.save(args.output)
     print(terminal_table(_table(alignment, args)))
     if not alignment.info["gallery_bound"]:
-        print(f"\n{_use(args, spec)}")
+        print(_next(args, dataset, spec, str(args.output)))
 
 
-def _use(args: argparse.Namespace, spec: ModelSpec) -> str:
-    """A command that takes the saved alignment; the host itself reads no plain folders."""
-    code = " --koda_allow_code" if args.koda_allow_code else ""
-    base = f"{spec.name},{spec.pretrained}" if spec.pretrained else spec.name
+def _next(args: argparse.Namespace, dataset: Dataset, spec: ModelSpec, alignment: str | None) -> str:
+    """A command that evaluates it on another split; of plain folders the host reads none, and our own tasks do."""
+    kind = "classification" if dataset.kind == "classes" else "retrieval"
+    base = f"{spec.name},{spec.pretrained}"
+    task = f"zeroshot_{kind}"
+    model: tuple[str, ...] = ("--pretrained_model", base)
     if args.dataset.startswith(FOLDER):
-        return (
-            f"clip_benchmark eval --task koda_aligned_classification --koda_alignment {args.output} "
-            f'--pretrained_model "{base}" --dataset {args.dataset}{code} …'
-        )
+        task, model = f"koda_aligned_{kind}", (*model, "--koda_alignment", alignment or "identity")
+    elif alignment:
+        model = ("--model_type", "koda_aligned", "--model", alignment, "--pretrained", base.removesuffix(","))
+    split = "test" if args.split != "test" else "ANOTHER"
+    data = ("--dataset", args.dataset, "--dataset_root", args.dataset_root, "--split", split)
+    code = ("--koda_allow_code",) if args.koda_allow_code else ()
     return (
-        f"clip_benchmark eval --model_type koda_aligned --model {args.output} --pretrained {base} "
-        f"--dataset {args.dataset}{code} …"
+        f"\n{shlex.join(('clip_benchmark', 'eval', '--task', task, *model, *data, *code, '--output', 'aligned.json'))}"
     )
 
 
@@ -126,7 +130,7 @@ def _train(
     if focus is not None:
         rows["trained on"] += f", {trained['plan'].share:g} of each batch from {len(set(focus))} members"
     print(terminal_table(_listed(rows)))
-    print(f'\nclip_benchmark eval --pretrained_model "local-dir:{args.output},x" …')
+    print(_next(args, dataset, ModelSpec(f"{LOCAL}{args.output}", "x"), None))
 
 
 def _table(alignment: Alignment, args: argparse.Namespace) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from PIL import Image
 from koda_audit._files import file_sha256
 from koda_audit.errors import InputError, KodaAuditWarning, ModelError, unknown
 from koda_audit.identity import foreign_code, identify
-from koda_audit.user_code import PYTHON, load_python, user_module
+from koda_audit.user_code import PYTHON, load_python, user_function, user_module
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
@@ -82,12 +82,15 @@ def check_model(spec: ModelSpec, allow_code: bool) -> None:
 
     Raises:
         InputError: an unknown name or tag (near matches shown), a missing file, `py:` without permission.
+        ModelError: the module or function of `py:` does not exist, or the module fails.
     """
     if spec.name.startswith(PYTHON):
         if not allow_code:
             raise InputError(f"model '{spec.name}' runs code of yours: add --koda_allow_code if you trust it")
         if spec.name.count(":") < 2:
             raise InputError(f"model '{spec.name}': expected py:module:function")
+        with foreign_code(spec.name):
+            user_function(spec.name)
     elif spec.name.startswith(LOCAL):
         _check_folder(Path(spec.name[len(LOCAL) :]))
     elif spec.model_type != "open_clip":

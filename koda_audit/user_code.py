@@ -7,9 +7,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from koda_audit.errors import ModelError, unknown
 
@@ -22,13 +23,22 @@ def load_python(model_name: str, pretrained: str, cache_dir: str | None, device:
     Raises:
         ModelError: the module or function does not exist.
     """
+    return user_function(model_name)(pretrained, device)
+
+
+def user_function(model_name: str) -> Callable[..., Any]:
+    """The function that `py:module:function` names.
+
+    Raises:
+        ModelError: the module or function does not exist.
+    """
     module_name, _, function_name = model_name.removeprefix(PYTHON).rpartition(":")
     module = user_module(module_name)
     function = getattr(module, function_name, None)
     if not callable(function):
         names = [name for name, value in vars(module).items() if inspect.isfunction(value)]
         raise ModelError(unknown(f"function in {module_name}", function_name, names or ["(none)"]))
-    return function(pretrained, device)
+    return cast("Callable[..., Any]", function)
 
 
 def user_module(name: str) -> ModuleType:

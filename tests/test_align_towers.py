@@ -72,7 +72,7 @@ def test_a_tower_is_trained_and_the_next_command_named(home, capsys):
     output = home / "again"
     assert cli.main(words(home, "kuea", output, "--mode", "tower", *teacher(home), settings=KUEA)) == 0
     printed = capsys.readouterr().out
-    assert f'clip_benchmark eval --pretrained_model "local-dir:{output},x"' in printed
+    assert f"clip_benchmark eval --task zeroshot_retrieval --pretrained_model local-dir:{output},x " in printed
     assert "kuea towards teacher" in printed
     record = json.loads((output / tower.RECORD).read_text())
     assert record["goal"]["weight"] == 500

@@ -442,7 +442,11 @@ def test_align_prints_what_it_did(models, data, store, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "mg_shift:lam=0.25,unit=raw" in printed
     assert "60 images and 60 texts of wds/any, test, a share of 0.5 drawn with seed 0" in printed
-    assert f"--model_type koda_aligned --model {tmp_path / 'a'} --pretrained local-dir:{models['broken']}" in printed
+    assert printed.splitlines()[-1] == (
+        "clip_benchmark eval --task zeroshot_retrieval --model_type koda_aligned "
+        f"--model {tmp_path / 'a'} --pretrained local-dir:{models['broken']} "
+        f"--dataset wds/any --dataset_root {data['captions']} --split ANOTHER --output aligned.json"
+    )
     assert load_alignment(tmp_path / "a").params == {"lam": 0.25, "unit": "raw"}
 
 

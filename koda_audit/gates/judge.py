@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from koda_audit._stats.clusters import DRAWS
 from koda_audit._stats.evidence import Evidence, beyond, exact, holm_levels, stated, stated_difference
 from koda_audit._stats.paired import fall_evidence, mean_evidence
-from koda_audit.errors import StoreError
+from koda_audit.errors import KodaAuditWarning, StoreError
 from koda_audit.gates.gate import Gate
 from koda_audit.gates.run import SAME, GateError, Row, Run
 from koda_audit.gates.sentences import sentence
@@ -89,6 +90,13 @@ def judge(gates: Sequence[Gate], run: Run | Path | Any, baseline: Run | Path | A
         InputError: a folder holds no audit, or its table is damaged.
     """
     ours, theirs = _run(run), None if baseline is None else _run(baseline)
+    if theirs is not None and not any(gate.compares and gate.against is None for gate in gates):
+        warnings.warn(
+            "no gate is compared with the baseline: those with min, max or against never are; leave against out of one "
+            "with max_drop or max_rise",
+            KodaAuditWarning,
+            stacklevel=2,
+        )
     draws = max(DRAWS, math.ceil(10 * len(gates) / min((gate.level for gate in gates), default=1.0)))
     draws = min(draws, MOST_DRAWS)  # beyond, a bound at so small a level has fewer than ten draws below it, or none
     found: list[Found | str] = []

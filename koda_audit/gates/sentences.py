@@ -32,7 +32,7 @@ def sentence(
         word, other = ("fall", "rise") if gate.kind == "max_drop" else ("rise", "fall")
         edge = "" if bound is None else f"; {word} of at least {bound:.4g}{sure}"
         if bound is not None and bound < 0:
-            edge = f"; {other} of at most {-bound:.4g}{sure}"
+            edge = f"; no {other} of more than {-bound:.4g}{sure}"
     else:
         word = "number"
         said = f"is {values[0]:.4g}"

@@ -266,6 +266,23 @@ def test_a_gate_on_what_no_step_measures(gate, said, tmp_path, capsys):
         assert said in message
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("def load(checkpoint, device): ...", "unknown function in {home}/loader.py 'laod': did you mean 'load'?"),
+        ("import nothing_of_this_name", "fails: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("raise SystemExit(0)", "fails: SystemExit: 0"),
+    ],
+)
+def test_a_loader_that_is_not_there_is_found_before_a_run(content, said, tmp_path, capsys):
+    (tmp_path / "loader.py").write_text(content)
+    (tmp_path / "suite.yaml").write_text(GOOD.replace("local-dir:one", "py:loader.py:laod", 1))
+    assert cli.main(["validate", "--allow-code", "suite.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert said.format(home=tmp_path) in message
+    assert "suite.yaml:3: models.one: " in message
+
+
 def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
     assert cli.main(["validate", "--static", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
