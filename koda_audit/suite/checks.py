@@ -14,6 +14,7 @@ from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
 
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")  # ends of names that are no tags
 NEEDS: dict[str, Kind] = {
     "zeroshot_classification": "classes",
     "zeroshot_retrieval": "captions",
@@ -63,6 +64,9 @@ def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
         if folder is not None and not (folder / "open_clip_config.json").is_file():
             what = "holds no open_clip_config.json" if folder.is_dir() else "does not exist"
             yield Fault(place, f"models.{key}: the folder {folder} {what}", absent=True)
+        if named.pretrained.endswith(WEIGHTS) and not Path(named.pretrained).is_file():
+            at = ("models", key, "pretrained")
+            yield Fault(at, f"models.{key}.pretrained: there is no file {base / named.pretrained}", absent=True)
         same = (named.name, "" if folder else named.pretrained)
         if same in seen:
             yield Fault(place, f"models.{key} is models.{seen[same]} under another name: remove one")

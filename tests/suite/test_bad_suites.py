@@ -283,6 +283,17 @@ def test_a_loader_that_is_not_there_is_found_before_a_run(content, said, tmp_pat
     assert "suite.yaml:3: models.one: " in message
 
 
+@pytest.mark.parametrize("model", ["py:loader.py:load", "ViT-B-32"])
+def test_a_checkpoint_that_is_not_there_is_named_before_a_run(model, tmp_path, capsys):
+    text = GOOD.replace('"local-dir:one"', f'"{model}", pretrained: weights.pt', 1)
+    (tmp_path / "suite.yaml").write_text(text)
+    assert cli.main(["validate", "--static", "--allow-code", "suite.yaml"]) == 0
+    assert f"suite.yaml:3: models.one.pretrained: there is no file {tmp_path}/weights.pt" in capsys.readouterr().out
+    (tmp_path / "weights.pt").touch()
+    assert cli.main(["validate", "--static", "--allow-code", "suite.yaml"]) == 0
+    assert "weights.pt" not in capsys.readouterr().out
+
+
 def test_a_folder_and_a_file_that_is_not_there(tmp_path, capsys):
     assert cli.main(["validate", "--static", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
