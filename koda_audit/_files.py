@@ -35,14 +35,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; on success it is flushed to disk and takes the place of ``path``.
 
-    What a link points to is replaced, not the link; a device or pipe, such as /dev/stdout, is written to as it is.
+    What a link points to is replaced, not the link; a device, a pipe and /dev/stdout are written to as they are.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written; the temporary file is removed.
     """
     temporary: Path | None = None
     try:
-        if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        if _is_stream(path):
             with path.open("ab") as stream:
                 yield stream
             return
@@ -63,6 +63,13 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is open already, which may well be to a plain file, or is no file."""
+    if str(path) in ("/dev/stdout", "/dev/stderr") or str(path.parent) == "/dev/fd":
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def checked_folder(place: str | Path) -> Path:

@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> Written:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{path}: no suite: nested too deeply, or a number out of range") from error
     if node is None:
-        raise InputError(f"{path} is empty: `koda-audit init` writes a suite to start from")
+        raise InputError(f"{path} is empty: `koda-audit init` writes a suite, with gates, to start from")
     lines: dict[Place, int] = {}
     value = _Reader(path, loader, lines).plain(node, ())
     return Written(value, lines, digest(text))

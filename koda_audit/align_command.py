@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -39,6 +40,9 @@ def align(args: argparse.Namespace) -> None:
     teacher = None if args.teacher is None else ModelSpec.parse(args.teacher)
     given = {"teacher": teacher, "focus": args.members or None}
     objects = [name for name, value in given.items() if value is not None]
+    for option in ("output", "model"):
+        if "," in str(getattr(args, option)):
+            raise InputError(f"--{option} {getattr(args, option)}: clip_benchmark reads no path with a comma")
     tower = args.mode == "tower"
     if tower:
         trained = tower_arguments(args.name, spec, {"seed": args.seed, **distinct(args.set)})
@@ -72,25 +76,31 @@ def align(args: argparse.Namespace) -> None:
     alignment.save(args.output)
     print(terminal_table(_table(alignment, args)))
     if not alignment.info["gallery_bound"]:
-        print(_next(args, dataset, spec, str(args.output)))
+        print(_next(args, dataset, spec, args.output))
 
 
-def _next(args: argparse.Namespace, dataset: Dataset, spec: ModelSpec, alignment: str | None) -> str:
+def _next(args: argparse.Namespace, dataset: Dataset, spec: ModelSpec, alignment: Path | None) -> str:
     """A command that evaluates it on another split; of plain folders the host reads none, and our own tasks do."""
     kind = "classification" if dataset.kind == "classes" else "retrieval"
     base = f"{spec.name},{spec.pretrained}"
     task = f"zeroshot_{kind}"
     model: tuple[str, ...] = ("--pretrained_model", base)
     if args.dataset.startswith(FOLDER):
-        task, model = f"koda_aligned_{kind}", (*model, "--koda_alignment", alignment or "identity")
-    elif alignment:
-        model = ("--model_type", "koda_aligned", "--model", alignment, "--pretrained", base.removesuffix(","))
-    split = "test" if args.split != "test" else "ANOTHER"
-    data = ("--dataset", args.dataset, "--dataset_root", args.dataset_root, "--split", split)
+        # a relative folder may have the name of a method
+        named = "identity" if alignment is None else str(alignment.absolute())
+        task, model = f"koda_aligned_{kind}", (*model, "--koda_alignment", named)
+    elif alignment is not None:
+        model = ("--model_type", "koda_aligned", "--model", str(alignment), "--pretrained", base.removesuffix(","))
+    known = args.split != "test"
+    split = "test" if known else "ANOTHER"
+    data = ["--dataset", args.dataset, "--dataset_root", args.dataset_root, "--split", split]
+    for name in ("language", "annotation_file", "custom_classname_file", "custom_template_file"):
+        if (given := getattr(args, name)) not in ("", "en", None):
+            data += [f"--{name}", given]
     code = ("--koda_allow_code",) if args.koda_allow_code else ()
-    return (
-        f"\n{shlex.join(('clip_benchmark', 'eval', '--task', task, *model, *data, *code, '--output', 'aligned.json'))}"
-    )
+    words = ("clip_benchmark", "eval", "--task", task, *model, *data, *code, "--output", "aligned.json")
+    note = "" if known else "Evaluate it on samples that it was not fitted on, with the name of another split:\n"
+    return f"\n{note}{shlex.join(words)}"
 
 
 def _check_tower(args: argparse.Namespace) -> None:
@@ -101,8 +111,6 @@ def _check_tower(args: argparse.Namespace) -> None:
     ):
         if given:
             raise InputError(f"{option} is for --mode feature: leave it out")
-    if "," in str(args.output):
-        raise InputError(f"--output {args.output}: clip_benchmark reads no path with a comma, choose another folder")
 
 
 def _train(

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from koda_audit._files import file_sha256
 from koda_audit.errors import InputError, KodaAuditWarning, ModelError, unknown
 from koda_audit.identity import foreign_code, identify
-from koda_audit.user_code import PYTHON, load_python, user_function, user_module
+from koda_audit.user_code import PYTHON, SOURCE, load_python, user_function, user_module
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
@@ -158,8 +157,12 @@ def load_model(spec: ModelSpec, device: str = "cpu", cache_dir: str | None = Non
         ModelError: missing, truncated or foreign weights, a pickle that holds more than tensors, a loader that returns
             something else than (model, preprocess, tokenizer).
     """
-    quick_gelu: list[str] = []
-    with foreign_code(f"{spec.name},{spec.pretrained}"), warnings.catch_warnings(record=True) as caught:
+    with foreign_code(f"{spec.name},{spec.pretrained}"):
+        return _loaded(spec, device, cache_dir, language)
+
+
+def _loaded(spec: ModelSpec, device: str, cache_dir: str | None, language: str) -> LoadedModel:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if spec.name.startswith(PYTHON):
             triple = load_python(spec.name, spec.pretrained, cache_dir, device)
@@ -173,7 +176,7 @@ def load_model(spec: ModelSpec, device: str = "cpu", cache_dir: str | None = Non
                 cache_dir=cache_dir,
                 device=device,
             )
-        quick_gelu = [str(warning.message) for warning in caught if "QuickGELU" in str(warning.message)]
+    quick_gelu = [str(warning.message) for warning in caught if "QuickGELU" in str(warning.message)]
     for message in quick_gelu:
         better = f"{message} Use '{spec.name}-quickgelu': this is another function."
         warnings.warn(f"{spec.name}: {better}", KodaAuditWarning, stacklevel=2)
@@ -202,9 +205,8 @@ def _architecture(spec: ModelSpec) -> Any:
     """What the weights do not tell: the configuration, or a user's source. No paths: a copy is the same model."""
     if spec.name.startswith(PYTHON):
         module, _, function = spec.name.removeprefix(PYTHON).rpartition(":")
-        file = user_module(module).__file__
         tag = None if Path(spec.pretrained).is_file() else spec.pretrained
-        return {"function": function, "source": file_sha256(Path(file)) if file else module, "pretrained": tag}
+        return {"function": function, "source": getattr(user_module(module), SOURCE), "pretrained": tag}
     if spec.model_type != "open_clip":
         return {"name": spec.name, "type": spec.model_type}
     import open_clip

@@ -15,6 +15,7 @@ from typing import Any, cast
 from koda_audit.errors import ModelError, unknown
 
 PYTHON = "py:"
+SOURCE = "__koda_source__"  # attribute of a module: sha256 of the code that it runs
 
 
 def load_python(model_name: str, pretrained: str, cache_dir: str | None, device: str) -> Any:
@@ -42,36 +43,49 @@ def user_function(model_name: str) -> Callable[..., Any]:
 
 
 def user_module(name: str) -> ModuleType:
-    """The module of that name, or of that file.
+    """The module of that name, or of that file; its ``SOURCE`` says which code it runs.
+
+    A file is read, hashed and compiled at once: Python's own import would take compiled code for current that has the
+    file's size and second of change.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or an imported one was changed since.
     """
     if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise ModelError(f"there is no file {path}")
-        module_name = f"koda_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-        if module_name in sys.modules:
-            return sys.modules[module_name]
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # pickling and dataclasses look it up there
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]  # half of a module must not be found by the next call
-            raise
-        return module
+        return _of_file(Path(name))
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a console script does not have the working folder on its path
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+        if error.name and f"{name}.".startswith(f"{error.name}."):  # else a module lacks what it imports itself
             raise ModelError(
                 f"there is no module '{name}' here: give py:path/to/file.py:function, or set PYTHONPATH"
             ) from error
         raise
+    source = hashlib.sha256(Path(module.__file__).read_bytes() if module.__file__ else name.encode()).hexdigest()
+    if vars(module).setdefault(SOURCE, source) != source:
+        raise ModelError(f"'{name}' was changed after it was imported: start anew")
+    return module
+
+
+def _of_file(path: Path) -> ModuleType:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"there is no file {path}, or it cannot be read: {error.strerror}") from error
+    source, place = (hashlib.sha256(each).hexdigest() for each in (content, bytes(path.resolve())))
+    name = f"koda_user_{path.stem}_{place[:8]}_{source[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, SOURCE, source)
+    sys.modules[name] = module  # pickling and dataclasses look it up there
+    try:
+        exec(compile(content, str(path), "exec"), vars(module))
+    except BaseException:
+        del sys.modules[name]  # half of a module must not be found by the next call
+        raise
+    return module

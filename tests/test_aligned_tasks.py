@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -448,6 +449,37 @@ def test_align_prints_what_it_did(models, data, store, tmp_path, capsys):
         f"--dataset wds/any --dataset_root {data['captions']} --split ANOTHER --output aligned.json"
     )
     assert load_alignment(tmp_path / "a").params == {"lam": 0.25, "unit": "raw"}
+
+
+def test_the_command_that_align_prints_runs_and_evaluates_what_was_saved(models, tmp_path, monkeypatch, capsys):
+    """Of a plain folder, in a folder with the name of a method, with prompts of its own."""
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        for drawn in draw(split)[:60]:
+            folder = Path("a folder", split, DIGITS[drawn.digit])
+            folder.mkdir(parents=True, exist_ok=True)
+            drawn.image.save(folder / f"{drawn.key}.png")
+    Path("templates.json").write_text(json.dumps({"folder/drawn": ["a {c}"]}))
+    words = [
+        "align",
+        "center",
+        "--model",
+        f"local-dir:{models['colour']}",
+        "--dataset",
+        "folder/drawn",
+        "--num_workers",
+    ]
+    words += ["0", "--dataset_root", "a folder", "--custom_template_file", "templates.json", "--koda_store", "store"]
+    assert cli.main([*words, "--output", "identity"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:2] == ["clip_benchmark", "eval"]
+    assert command[command.index("--custom_template_file") + 1] == "templates.json"
+    extend(host)
+    monkeypatch.setattr(sys, "argv", [*command, "--num_workers", "0", "--quiet", "--koda_store", "store"])
+    host.main()
+    dump = json.loads(Path("aligned.json").read_text())
+    assert dump["alignment"] == "center"
+    assert dump["split"] == "test"
 
 
 def test_what_align_fitted_on_a_share_is_evaluated_on_the_rest(models, data, store, tmp_path, evaluate, refused):

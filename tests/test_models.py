@@ -141,6 +141,66 @@ def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest
         load_model(ModelSpec("py:nowhere.py:f", ""))
 
 
+def test_a_loader_runs_the_code_that_it_is_known_by(tmp_path: Path, tiny_clip: Path, tiny_clip_2: Path) -> None:
+    """Edited in the same second and to the same size, which Python's own import takes for unchanged."""
+    path, found = tmp_path / "stale.py", []
+    for name, folder in (("one", tiny_clip), ("two", tiny_clip_2)):
+        (tmp_path / name).symlink_to(folder)
+        path.write_text(LOADER + f"def load(pretrained, device): return good({str(tmp_path / name)!r}, device)\n")
+        os.utime(path, (0, 0))
+        found.append(load_model(ModelSpec(f"py:{path}:load", "")).identity)
+        assert found[-1]["weights"] == load_model(local(folder)).identity["weights"]
+    assert found[0]["architecture"]["source"] != found[1]["architecture"]["source"]
+
+
+def test_a_package_that_changes_after_its_import_is_refused(
+    tmp_path: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "koda_test_package").mkdir()
+    (tmp_path / "koda_test_package" / "__init__.py").touch()
+    (tmp_path / "koda_test_package" / "loader.py").write_text(LOADER)
+    (tmp_path / "koda_test_package" / "lacking.py").write_text("from .missing import x")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = ModelSpec("py:koda_test_package.loader:good", str(tiny_clip))
+    load_model(spec)
+    with pytest.raises(ModelError, match=r"ModuleNotFoundError: No module named 'koda_test_package\.missing'"):
+        load_model(ModelSpec("py:koda_test_package.lacking:f"))
+    (tmp_path / "koda_test_package" / "loader.py").write_text(LOADER + "# changed\n")
+    with pytest.raises(ModelError, match=r"'koda_test_package\.loader' was changed after it was imported"):
+        load_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("class Odd(BaseException): ...\nraise Odd('boom')", "fails: Odd: boom"),
+        ("class Odd(Exception):\n    def __str__(self): raise RuntimeError\nraise Odd", "fails: Odd$"),
+        ("import asyncio\nraise asyncio.CancelledError", "fails: CancelledError$"),
+    ],
+)
+def test_whatever_a_loader_raises_is_one_sentence(raised: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(raised)
+    with pytest.raises(ModelError, match=said):
+        check_model(ModelSpec(f"py:{tmp_path}/odd.py:load"), allow_code=True)
+
+
+def test_a_model_whose_attributes_fail(tmp_path: Path, tiny_clip: Path) -> None:
+    odd = (
+        LOADER
+        + """
+class Odd:
+    state_dict = 3
+    def encode_image(self, images): ...
+    def encode_text(self, tokens): ...
+def load(pretrained, device):
+    return Odd(), *good(pretrained, device)[1:]
+"""
+    )
+    (tmp_path / "attributes.py").write_text(odd)
+    with pytest.raises(ModelError, match=r"attributes.py:load,.* fails: TypeError: 'int' object is not callable"):
+        load_model(ModelSpec(f"py:{tmp_path}/attributes.py:load", str(tiny_clip)))
+
+
 def test_a_repository_on_the_hub_from_its_cache(tiny_clip: Path, tmp_path: Path) -> None:
     """The real loading code of hf-hub:, offline, on a cache folder as the hub's client lays it out."""
     snapshot = tmp_path / "hub" / "models--me--tiny" / "snapshots" / "abc"

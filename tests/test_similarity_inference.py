@@ -240,7 +240,7 @@ NAN = np.where(np.arange(60)[:, None] == 7, np.nan, X)
         (X, Y, {"measures": ["rsa", "rsa"]}, "none twice"),
         (X, Y, {"kk": 3}, "unknown option 'kk'"),
         (X, Y, {"measures": "rsa", "k": 3}, "option 'k' is none of rsa"),
-        (X, Y, {"k": 60}, "k is 60, and 60 samples are left: expected 1 to 59"),
+        (X, Y, {"k": 60}, "k is 60, and 60 samples are left: neighbours are 1 to 59"),
         (X, Y, {"k": 0}, "k is 0"),
         (X, Y, {"k": 2.5}, "k is 2.5: expected a whole number"),
         (X, Y, {"k": 58, "interval": True}, "k is 58, and 57 samples are left"),

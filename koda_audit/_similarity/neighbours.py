@@ -34,7 +34,9 @@ class Neighbourhoods:
         """Euclidean; ``seed`` decides among equally near ones, for each row anew."""
         n = len(points)
         if not 1 <= k < n:
-            raise InputError(f"k is {k}, and {n} samples are left: expected 1 to {n - 1} neighbours, or more samples")
+            raise InputError(
+                f"k is {k}, and {n} samples are left: neighbours are 1 to {n - 1}; give more samples, or another k"
+            )
         generator = np.random.default_rng([seed, 3])
         found = []
         for rows, distances in distance_rows(points):

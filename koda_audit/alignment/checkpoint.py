@@ -99,7 +99,8 @@ class Checkpoints:
         except InputError:
             raise
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+            again = f"; remove {self._file(steps[-1], 'json')} to start again"
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}{again}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise StoreError(f"{path} is damaged: {error}; remove it to start again") from error
         return steps[-1], record["history"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from koda_audit.alignment import files
 from koda_audit.alignment.maps import Map, mapped
 from koda_audit.alignment.samples import ingredient, rows_sha256, sample_keys
-from koda_audit.embeddings.container import Embeddings
+from koda_audit.embeddings.container import Embeddings, check_embeddings
 from koda_audit.embeddings.rows import Floats, Rows
 from koda_audit.errors import InputError
 
@@ -49,6 +49,7 @@ class Alignment:
             InputError: samples that the alignment was fitted on, unless that was with ``transductive=True``; other rows
                 than those it is bound to, other widths, another model.
         """
+        check_embeddings(embeddings, "embeddings")
         bound = self.info["gallery_bound"]
         sides = {name: values for name in FIELDS if (values := getattr(embeddings, name)) is not None}
         if bound:

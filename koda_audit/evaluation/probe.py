@@ -75,7 +75,9 @@ def _best(image: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> f
     try:
         fit, held = train_test_split(np.arange(len(labels)), test_size=VALIDATION, stratify=labels, random_state=seed)
     except ValueError as error:
-        raise InputError(f"too few training images to choose C on a fifth of each class: give C ({error})") from error
+        raise InputError(
+            "too few training images to choose C on a fifth of each class: give more, or C (probe_C in a suite)"
+        ) from error
     accuracies = [_fitted(image[fit], labels[fit], C).score(image[held], labels[held]) for C in SWEEP]
     return SWEEP[int(np.argmax(accuracies))]
 

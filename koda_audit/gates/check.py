@@ -21,6 +21,7 @@ from koda_audit._files import (
     write_json,
     write_text,
 )
+from koda_audit._options import several
 from koda_audit.errors import InputError, StoreError
 from koda_audit.gates.gate import Gate, gate_of, read_gates
 from koda_audit.gates.judge import Verdict, exit_code, judge
@@ -81,7 +82,9 @@ def check(
     elif isinstance(gates, (str, Path)):
         asked = read_gates(Path(gates))
     else:
-        asked = [each if isinstance(each, Gate) else gate_of(each) for each in gates]
+        asked = [each if isinstance(each, Gate) else gate_of(each) for each in several(gates, "gates")]
+        if not asked:
+            raise InputError("gates is empty: give one or more, or leave it out for those of the audit")
     return Check(tuple(judge(asked, ours, theirs)))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from koda_audit._options import finite_number
 from koda_audit._yaml import read_yaml
 from koda_audit.errors import InputError, unknown
 from koda_audit.metrics import listed
@@ -149,4 +150,8 @@ def _width(metric: str) -> float:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+    try:
+        finite_number(value, "number", -1e300, 1e300)
+    except InputError:
+        return False
+    return True

@@ -36,7 +36,7 @@ class Verdict:
             tolerance. An upper one for ``min``, else a lower one; None where a number is compared as it is.
         confidence: 1 minus the level that Holm leaves to this gate.
         n: samples (images), paired where two sides are compared.
-        p: one-sided, before Holm; 1 where the estimate is within the tolerance.
+        p: one-sided, before Holm; 1 where it is no less than 1/2.
         smallest: the smallest true change (or value of the number) that would have been found with a chance of 80 %;
             None where there are too few samples for any.
         provenance: "same" or "changed" between both sides.
@@ -171,7 +171,10 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
         )
     sides = ((other, before), (run, row)) if gate.kind == "max_drop" else ((run, row), (other, before))
     provenance = "same" if row.get("provenance") == before.get("provenance") else "changed"
-    return Found(_change(gate, *sides, draws), (value, earlier), provenance)
+    evidence, numbers = _change(gate, *sides, draws)
+    if numbers is not None:
+        value, earlier = numbers[::-1] if gate.kind == "max_drop" else numbers
+    return Found(evidence, (value, earlier), provenance)
 
 
 def _own(gate: Gate, run: Run, row: Row, draws: int) -> Evidence:
@@ -185,19 +188,24 @@ def _own(gate: Gate, run: Run, row: Row, draws: int) -> Evidence:
     return stated(1 - value, 1 - ends[1], 1 - ends[0]) if low else stated(value, *ends)
 
 
-def _change(gate: Gate, left: tuple[Run, Row], right: tuple[Run, Row], draws: int) -> Evidence:
-    """By how much the left side is larger."""
+def _change(
+    gate: Gate, left: tuple[Run, Row], right: tuple[Run, Row], draws: int
+) -> tuple[Evidence, tuple[float, float] | None]:
+    """By how much the left side is larger; and the numbers of both on the samples that they share, where not on all."""
     if _exact(gate):
-        return exact(left[0].value(left[1]) - right[0].value(right[1]))
+        return exact(left[0].value(left[1]) - right[0].value(right[1])), None
     first, second = _queries(*left), _queries(*right)
     if first is None and second is None:
-        return stated_difference(left[0].interval(left[1]), right[0].interval(right[1]))
+        return stated_difference(left[0].interval(left[1]), right[0].interval(right[1])), None
     if first is None or second is None:
         name = (left if first is None else right)[0].name
         raise GateError(
             f"0 samples paired: {name} lacks the per-sample outcomes of {gate.metric}, the other side has them"
         )
-    return fall_evidence(*_paired(first, second), draws)
+    larger, smaller, samples = _paired(first, second)
+    partly = len(samples) < max(len(first[1]), len(second[1]))
+    numbers = (float(larger.mean()), float(smaller.mean())) if partly else None
+    return fall_evidence(larger, smaller, samples, draws), numbers
 
 
 def _exact(gate: Gate) -> bool:

@@ -137,9 +137,11 @@ def _add_model_types(model_types: list[str]) -> None:
 
 
 def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
+    from koda_audit.identity import foreign_code
     from koda_audit.user_code import load_python
 
-    return load_python(model_name, pretrained, cache_dir, device)
+    with foreign_code(f"{model_name},{pretrained}"):
+        return load_python(model_name, pretrained, cache_dir, device)
 
 
 def _load_aligned(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:

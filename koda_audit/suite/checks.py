@@ -64,9 +64,11 @@ def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
         if folder is not None and not (folder / "open_clip_config.json").is_file():
             what = "holds no open_clip_config.json" if folder.is_dir() else "does not exist"
             yield Fault(place, f"models.{key}: the folder {folder} {what}", absent=True)
-        if named.pretrained.endswith(WEIGHTS) and not Path(named.pretrained).is_file():
-            at = ("models", key, "pretrained")
-            yield Fault(at, f"models.{key}.pretrained: there is no file {base / named.pretrained}", absent=True)
+        checkpoint = named.pretrained
+        if checkpoint.endswith(WEIGHTS) and "://" not in checkpoint and not Path(checkpoint).is_file():
+            at, own = ("models", key, "pretrained"), named.name.startswith(PYTHON)
+            hope = ", unless your loader finds it elsewhere" if own else ""
+            yield Fault(at, f"models.{key}.pretrained: there is no file {base / checkpoint}{hope}", absent=True)
         same = (named.name, "" if folder else named.pretrained)
         if same in seen:
             yield Fault(place, f"models.{key} is models.{seen[same]} under another name: remove one")
@@ -186,6 +188,10 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
             if task not in part.tasks:
                 place = ("datasets", key, "only", number)
                 yield Fault(place, f"datasets.{key}.only: {unknown('task of the benchmark', task, part.tasks)}")
+        if "linear_probe" in (part.tasks if given.only is None else given.only) and given.train_split == given.split:
+            at = ("datasets", key, "train_split")
+            said = f"linear_probe would be trained on {given.split}, which it is judged on: name another split"
+            yield Fault(at, f"{_path(at)}: {said}, or leave the task out with only")
     for number, task in enumerate(part.tasks):
         needed = NEEDS.get(task)
         kinds = {

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -51,6 +52,26 @@ def test_exit_codes_text_and_files_say_the_same(home, run, code, word):
     assert (row["verdict"], row["n"]) == (word, 1000)
     assert ElementTree.parse(home / "out" / "junit").getroot().get("failures") == str(code)
     assert f"**{word}** acc1 of new on cifar" in (home / "out" / "markdown").read_text()
+
+
+def test_what_is_open_is_written_to_and_all_else_is_replaced(home):
+    words = ["check", "same", "--baseline", "baseline", "--gates", "gates.yaml", "--json", "/dev/stdout"]
+    with (home / "log").open("a") as log:
+        log.write("before\n")
+        log.flush()
+        subprocess.run([sys.executable, "-m", "koda_audit.cli", *words], cwd=home, stdout=log, check=True, timeout=120)
+    said = (home / "log").read_text()
+    assert said.startswith("before\n")
+    assert "PASS: 1 PASS of 1 gate" in said
+    assert '"verdict": "PASS"' in said
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="a file system in memory, where it is")
+def test_files_in_memory_are_files():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for number in range(2):
+            _files.write_json(Path(folder, "below", "v.json"), [number])
+        assert json.loads(Path(folder, "below", "v.json").read_text()) == [1]
 
 
 def test_an_error_is_2_and_no_traceback(home):
@@ -113,6 +134,12 @@ def test_accepting_an_audit_whose_gates_failed_says_so(home):
     done = cli(home, "baseline", "--accept", "worse", "--output", "other")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "note: 1 of its own gates came to FAIL"
+
+
+@pytest.mark.parametrize(("gates", "said"), [([], "gates is empty"), (3, "gates is 3: expected a list")])
+def test_gates_that_are_none(home, gates, said):
+    with pytest.raises(InputError, match=said):
+        check(home / "same", home / "baseline", gates)
 
 
 def test_check_is_public(home):

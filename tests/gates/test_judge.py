@@ -256,7 +256,9 @@ def test_samples_are_paired_by_their_ids_and_counted():
     found = one(DROP, now, before)
     assert (found.estimate, found.n) == (0, 10)
     part = run_of(number(hits=np.ones(6)), ids=ids[:6])
-    assert one(DROP, now, part).n == 6
+    shared = one(DROP, now, part)
+    assert shared.n == 6
+    assert shared.sentence.startswith("stayed 1; ")  # of the six that both have, not of the ten
     none = one(DROP, now, run_of(number(hits=values), ids=[f"y{row}" for row in range(10)]))
     assert none.verdict == "ERROR"
     assert "0 samples paired: the 10 and 10 samples of both sides have no id in common" in none.sentence

@@ -283,12 +283,27 @@ def test_a_loader_that_is_not_there_is_found_before_a_run(content, said, tmp_pat
     assert "suite.yaml:3: models.one: " in message
 
 
+@pytest.mark.parametrize(("key", "split"), [("train_split", "test"), ("split", "train")])
+def test_a_probe_is_not_trained_on_what_it_is_judged_on(key, split, tmp_path, capsys):
+    suite = GOOD.replace("tasks: [zeroshot_retrieval]", "tasks: [zeroshot_retrieval, linear_probe]")
+    (tmp_path / "suite.yaml").write_text(suite)
+    assert cli.main(["validate", "--static", "suite.yaml"]) == 0
+    capsys.readouterr()
+    suite = suite.replace("task: zeroshot_classification}", f"task: zeroshot_classification, {key}: {split}}}")
+    message = refused(tmp_path, suite.encode(), capsys, ("validate", "--static"))
+    assert f"suite.yaml:7: datasets.kinds.train_split: linear_probe would be trained on {split}" in message
+
+
 @pytest.mark.parametrize("model", ["py:loader.py:load", "ViT-B-32"])
 def test_a_checkpoint_that_is_not_there_is_named_before_a_run(model, tmp_path, capsys):
     text = GOOD.replace('"local-dir:one"', f'"{model}", pretrained: weights.pt', 1)
     (tmp_path / "suite.yaml").write_text(text)
     assert cli.main(["validate", "--static", "--allow-code", "suite.yaml"]) == 0
     assert f"suite.yaml:3: models.one.pretrained: there is no file {tmp_path}/weights.pt" in capsys.readouterr().out
+    (tmp_path / "suite.yaml").write_text(text.replace("weights.pt", "s3://bucket/weights.pt"))
+    assert cli.main(["validate", "--static", "--allow-code", "suite.yaml"]) == 0
+    assert "weights.pt" not in capsys.readouterr().out
+    (tmp_path / "suite.yaml").write_text(text)
     (tmp_path / "weights.pt").touch()
     assert cli.main(["validate", "--static", "--allow-code", "suite.yaml"]) == 0
     assert "weights.pt" not in capsys.readouterr().out
