@@ -87,7 +87,8 @@ def _preprocessing(name: str, preprocess: Callable[[Image.Image], torch.Tensor])
     probes = [Image.fromarray(noise), Image.fromarray(noise[:, :61, 0].copy())]
     state = hashlib.sha256()
     for probe in probes:
-        first, second = preprocess(probe.copy()), preprocess(probe.copy())
+        with foreign_code(f"{name}, its preprocessing"):
+            first, second = preprocess(probe.copy()), preprocess(probe.copy())
         if not isinstance(first, torch.Tensor):
             raise ModelError(f"model '{name}': its preprocessing returns {type(first).__name__}, expected a tensor")
         if not torch.equal(first, second):
@@ -100,7 +101,8 @@ def _preprocessing(name: str, preprocess: Callable[[Image.Image], torch.Tensor])
 
 def _tokens(name: str, tokenizer: Callable[[list[str]], torch.Tensor]) -> str:
     texts = ["a photo of a cat", "Hello, WORLD! It's 3 o'clock; <b>naïve</b> — “quotes”", "", "one two three " * 60]
-    tokens = tokenizer(texts)
+    with foreign_code(f"{name}, its tokenizer"):
+        tokens = tokenizer(texts)
     if not isinstance(tokens, torch.Tensor):
         raise ModelError(f"model '{name}': its tokenizer returns {type(tokens).__name__}, expected a tensor")
     return digest([str(tokens.dtype), tokens.tolist()])

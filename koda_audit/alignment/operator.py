@@ -107,8 +107,9 @@ class Alignment:
             shared = int(np.isin(sample_keys(embeddings), self.seen).any(axis=1).sum())
             if shared:
                 raise InputError(
-                    f"{shared} of {len(embeddings)} samples were used to fit '{self.name}': apply it to others, "
-                    "or say transductive=True (--koda_transductive) when you fit it"
+                    f"at least {shared} of {len(embeddings)} samples were used to fit '{self.name}': apply it to "
+                    "others, or allow that when you fit it (transductive: true in a suite, --koda_transductive, "
+                    "transductive=True)"
                 )
 
 

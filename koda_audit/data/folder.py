@@ -55,14 +55,11 @@ def load_folder(
     hash_file: Callable[[Path], str],
 ) -> Dataset:
     """Build the dataset; ``class_names`` and ``templates`` take the place of its own."""
-    base, folders = class_folders(name, root, split)
+    base, classes = class_images(name, root, split)
     unread = [path for path in _visible(base) if _ending(path) in IMAGE_ENDINGS + _OTHER_IMAGES and not path.is_dir()]
     files: list[tuple[str, int]] = []
-    for label, folder in enumerate(folders):
-        found = _files_below(folder)
+    for label, found in enumerate(classes.values()):
         images = [file for file in found if _ending(file) in IMAGE_ENDINGS]
-        if not images:
-            raise DataError(f"class folder {folder} holds no images ({_KNOWN}): convert its images, or remove it")
         unread += [file for file in found if _ending(file) in _OTHER_IMAGES]
         files += [(str(image.relative_to(base)), label) for image in images]
     if unread:
@@ -76,10 +73,10 @@ def load_folder(
     for file, _ in files:
         _check_image(base, file)
     content = [[file, digest_of(base / file, hash_file)] for file, _ in files]
-    if class_names is not None and len(class_names) != len(folders):
+    if class_names is not None and len(class_names) != len(classes):
         raise InputError(
             f"--custom_classname_file names {len(class_names)} classes for '{name}', "
-            f"{base} has {len(folders)} class folders"
+            f"{base} has {len(classes)} class folders"
         )
     own_templates = read_text(str(root), "zeroshot_classification_templates.txt")
     if templates is None and own_templates is not None:
@@ -91,17 +88,17 @@ def load_folder(
         "classes",
         FolderSamples(base, files),
         digest(content),
-        tuple(class_names or [re.sub("[_-]+", " ", folder.name) for folder in folders]),
+        tuple(class_names or [re.sub("[_-]+", " ", folder.name) for folder in classes]),
         ["a photo of a {c}"] if templates is None else templates,
     )
 
 
-def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
-    """The folder of the split (or the root, where there is none) and the folders of its classes, in order.
+def class_images(name: str, root: Path, split: str) -> tuple[Path, dict[Path, list[Path]]]:
+    """The folder of the split (or the root, where there is none) and the files of its classes, in order.
 
     Raises:
         InputError: the root holds splits, but not this one; or none, and this is not the default one.
-        DataError: there are no class folders, or they cannot be read.
+        DataError: there are no class folders, they cannot be read, or one holds no images.
     """
     with reading(root):
         base = root / split if (root / split).is_dir() else root
@@ -112,12 +109,16 @@ def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
     if base == root and folders and split != DEFAULT_SPLIT:
         raise InputError(
             f"dataset '{name}': {root} has no split '{split}', its class folders are the split '{DEFAULT_SPLIT}': "
-            f"make {root / split}/CLASS and {root / DEFAULT_SPLIT}/CLASS, or fit on a part of the one that is there "
-            "(--koda_fit_share; in a suite, transductive: true of the alignment)"
+            f"make {root / split}/CLASS and {root / DEFAULT_SPLIT}/CLASS for whatever is fitted or trained, a linear "
+            "probe too; an alignment may be fitted on a part of it (--koda_fit_share) or on all (transductive)"
         )
     if not folders:
         raise DataError(f"dataset '{name}': {base} has no class folders with images (CLASS/NAME.jpg, .png or .webp)")
-    return base, folders
+    files = {folder: _files_below(folder) for folder in folders}
+    for folder, found in files.items():
+        if not any(_ending(file) in IMAGE_ENDINGS for file in found):
+            raise DataError(f"class folder {folder} holds no images ({_KNOWN}): convert its images, or remove it")
+    return base, files
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from koda_audit.data.dataset import (
     reading,
     sentence,
 )
-from koda_audit.data.folder import FOLDER, class_folders, load_folder
+from koda_audit.data.folder import FOLDER, class_images, load_folder
 from koda_audit.data.host import host_content, identify, indexed
 from koda_audit.data.prompts import class_prompts, custom_class_names, custom_templates
 from koda_audit.data.webdataset import TarSamples, local_shards, read_text, shard_count
@@ -32,7 +32,7 @@ def check_dataset(name: str, root: str, split: str = "test") -> None:
 
     Raises:
         InputError: the host does not know the name (near matches shown), or its folder or split does not exist.
-        DataError: the folder cannot be read, or lacks shards or class folders.
+        DataError: the folder cannot be read, or lacks shards, class folders or images in one.
     """
     if name.startswith((WEBDATASET, FOLDER)):
         remote = name.startswith(WEBDATASET) and "://" in root
@@ -40,7 +40,7 @@ def check_dataset(name: str, root: str, split: str = "test") -> None:
             if not remote and not Path(root).is_dir():
                 raise InputError(f"dataset '{name}': there is no folder {root} (--dataset_root)")
         if name.startswith(FOLDER):
-            class_folders(name, Path(root), split)
+            class_images(name, Path(root), split)
         elif remote:
             shard_count(root, split)
         else:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from koda_audit._stats.jackknife import left_out_intervals
 from koda_audit.embeddings.checks import whole_numbers
+from koda_audit.errors import InputError
 from koda_audit.evaluation.inputs import one_label_each, several_labels, unit_rows
 from koda_audit.evaluation.ranks import TIED, expected_hits, ranks
 from koda_audit.evaluation.scores import Scores, per_class, per_image, together
@@ -32,7 +33,7 @@ def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> S
         Outcomes, one an image, of ``acc1``, ``acc5`` and ``mean_per_class_recall``.
 
     Raises:
-        InputError: vectors of different widths, a zero row, labels that fit neither form.
+        InputError: vectors of different widths, a zero row, labels that fit neither form, a single class.
 
     >>> zeroshot_classification([[1, 0], [2, 1], [0, 3]], np.eye(2), [0, 1, 1]).values
     {'acc1': 0.6666666666666666, 'acc5': nan, 'mean_per_class_recall': 0.75}
@@ -44,6 +45,8 @@ def zeroshot_classification(image: Any, class_text: Any, labels: ArrayLike) -> S
     flags = whole_numbers(labels, "labels")
     if flags.ndim == 2:
         return _several(np.asarray((images @ classes.T).cpu()), several_labels(flags, n, count).astype(bool))
+    if count < 2:
+        raise InputError("there is a single class, so every image would be right: expected at least two classes")
     flags = one_label_each(flags, n, count)
     own = (images * classes[torch.from_numpy(flags).to(classes.device)]).sum(dim=1)
     nearer, tied = ranks(images, own, classes)

@@ -87,7 +87,9 @@ class Run:
             if not known:
                 raise GateError(f"nothing was measured (in {self.name}){self._failed(wanted)}")
             if wanted[name] not in known:
-                raise GateError(f"{unknown(name, str(wanted[name]), known)} (in {self.name}){self._failed(wanted)}")
+                if name == "metric" and (failed := self._failed(wanted)):
+                    raise GateError(f"{gate.metric} is not measured in {self.name}{failed}")
+                raise GateError(f"{unknown(name, str(wanted[name]), known)} (in {self.name})")
         found = [
             row
             for row in self.rows

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from koda_audit._arrays import choose_device
 from koda_audit.alignment.fit import method_arguments
 from koda_audit.alignment.tower_choice import tower_arguments
+from koda_audit.data.folder import FOLDER, class_images
 from koda_audit.data.load import check_dataset
-from koda_audit.errors import KodaAuditError
+from koda_audit.data.prompts import custom_class_names, custom_templates
+from koda_audit.errors import InputError, KodaAuditError
 from koda_audit.models import ModelSpec, check_model
 from koda_audit.registry import alignments
 from koda_audit.suite.checks import Fault
+from koda_audit.suite.names import DataName
 from koda_audit.suite.plan import AROUND, Plan
+
+CHOOSING = ("zeroshot_classification", "linear_probe")  # tasks in which an image has one of several classes
 
 
 def host_faults(plan: Plan) -> Iterator[Fault]:
@@ -27,9 +33,24 @@ def host_faults(plan: Plan) -> Iterator[Fault]:
     for data in dict.fromkeys(plan.on(cell) for cell in needed):
         try:
             check_dataset(data.name, data.root, data.split)
+            custom_class_names(data.classname_file, data.name)
+            custom_templates(data.template_file, data.name)
+            if any(plan.on(cell) == data and cell.task in CHOOSING for cell in plan.cells):
+                _check_classes(data)
         except KodaAuditError as error:
             key = data.key.partition("/")[0]  # of a collection
             yield Fault(("datasets", key), f"datasets.{data.key}, split {data.split}: {error}")
+
+
+def _check_classes(data: DataName) -> None:
+    """Raises InputError for a folder with a single class."""
+    if data.name.startswith(FOLDER):
+        base, classes = class_images(data.name, Path(data.root), data.split)
+        if len(classes) == 1:
+            raise InputError(
+                f"{base} has a single class, {next(iter(classes)).name}, and nothing is to be told apart: expected "
+                "DIR/CLASS/NAME.jpg; where that folder holds the classes, make it the root"
+            )
 
 
 def device_faults(plan: Plan) -> Iterator[Fault]:

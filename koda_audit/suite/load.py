@@ -125,6 +125,8 @@ def _described(error: Any, value: Any) -> tuple[Place, str]:
         return (*at,), error["msg"].removeprefix("Value error, ")
     if described:
         return _described_place(at), f"expected {described}"
+    if name == "too_short" and not error["input"]:
+        return at, "is empty: list at least one, or leave it out"
     context = error.get("ctx", {})
     if name == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
