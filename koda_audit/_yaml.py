@@ -52,6 +52,15 @@ for _tag, _form, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), _first)
 
 
+def shown(place: Place) -> str:
+    """A place as a reader writes it.
+
+    >>> shown(("gates", 0, "metric"))
+    'gates[0].metric'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
 def read_yaml(path: Path) -> Written:
     """Read one YAML document.
 

@@ -89,6 +89,8 @@ def _next(args: argparse.Namespace, dataset: Dataset, spec: ModelSpec, alignment
         # a relative folder may have the name of a method
         named = "identity" if alignment is None else str(alignment.absolute())
         task, model = f"koda_aligned_{kind}", (*model, "--koda_alignment", named)
+        if args.koda_store != default_store():
+            model += ("--koda_store", str(args.koda_store))
     elif alignment is not None:
         model = ("--model_type", "koda_aligned", "--model", str(alignment), "--pretrained", base.removesuffix(","))
     known = args.split != "test"

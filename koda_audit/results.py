@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One number. ``protocol`` signs what was measured, ``provenance`` what it was measured on.
+    """One number. ``protocol`` signs what was measured, ``provenance`` on what; ``chance``: of blind guessing.
 
     Two numbers are comparable when their protocols are equal; provenance is compared and shown, and never refuses.
     """
@@ -32,6 +32,7 @@ class Result:
     alignment: str | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    chance: float | None = None
     unit: str | None = None
     n: int | None = None
     seed: int | None = None
@@ -44,7 +45,7 @@ class Result:
 # the order of the columns in results.csv
 COLUMNS = (
     *("suite", "model", "pretrained", "reference", "dataset", "split", "language", "task", "alignment", "metric"),
-    *("value", "ci_low", "ci_high", "unit", "n", "seed", "status", "error", "protocol", "provenance"),
+    *("value", "ci_low", "ci_high", "chance", "unit", "n", "seed", "status", "error", "protocol", "provenance"),
 )
 assert set(COLUMNS) == {field.name for field in fields(Result)}
 

@@ -24,9 +24,10 @@ from koda_audit._files import (
 from koda_audit._options import several
 from koda_audit.errors import InputError, StoreError
 from koda_audit.gates.gate import Gate, gate_of, read_gates
-from koda_audit.gates.judge import Verdict, exit_code, judge
+from koda_audit.gates.judge import judge
 from koda_audit.gates.outputs import junit, markdown, terminal
 from koda_audit.gates.run import ACCEPTED, OUTCOMES, RESULTS, Run
+from koda_audit.gates.verdict import Verdict, exit_code
 from koda_audit.outcomes import INDEX, load_outcomes
 
 if TYPE_CHECKING:

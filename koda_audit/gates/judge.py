@@ -1,13 +1,13 @@
-"""Verdicts. One rule makes text and exit code: any ERROR is 2, else any FAIL is 1, else 0."""
+"""From gates and an audit to verdicts."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,52 +19,21 @@ from koda_audit.errors import KodaAuditWarning, StoreError
 from koda_audit.gates.gate import Gate
 from koda_audit.gates.run import SAME, GateError, Row, Run
 from koda_audit.gates.sentences import sentence
+from koda_audit.gates.verdict import Verdict, Word
 from koda_audit.metrics import listed
 
-Word = Literal["PASS", "WARN", "FAIL", "ERROR"]
 MOST_DRAWS = 1_000_000
 ROUNDED = 1e-5  # outcomes are kept in float32
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate came to.
-
-    Attributes:
-        estimate: the fall of ``max_drop``, the rise of ``max_rise``, the number itself of ``min`` and ``max``.
-        bound: one-sided confidence bound of the estimate, at ``confidence``: FAIL exactly where it is beyond the
-            tolerance. An upper one for ``min``, else a lower one; None where a number is compared as it is.
-        confidence: 1 minus the level that Holm leaves to this gate.
-        n: samples (images), paired where two sides are compared.
-        p: one-sided, before Holm; 1 where it is no less than 1/2.
-        smallest: the smallest true change (or value of the number) that would have been found with a chance of 80 %;
-            None where there are too few samples for any.
-        provenance: "same" or "changed" between both sides.
-    """
-
-    gate: Gate
-    verdict: Word
-    sentence: str
-    estimate: float | None = None
-    bound: float | None = None
-    confidence: float | None = None
-    n: int | None = None
-    p: float | None = None
-    smallest: float | None = None
-    provenance: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """The fields of the gate and of the verdict side by side, in plain types."""
-        own = {name: value for name, value in vars(self).items() if name != "gate"}
-        return {"verdict": own.pop("verdict"), **asdict(self.gate), "tolerance": self.gate.tolerance, **own}
-
-
 class Found(NamedTuple):
-    """``evidence`` has large numbers for bad ones: for ``min`` it is of 1 minus the number."""
+    """``evidence`` has large numbers for bad ones: for ``min`` it is of 1 minus the number. ``mirrored``: small."""
 
     evidence: Evidence
+    mirrored: Evidence
     values: tuple[float, ...]  # of the model, and of the other side
-    provenance: str | None
+    chance: float | None
+    provenance: str | None = None
 
 
 def judge(gates: Sequence[Gate], run: Run | Path | Any, baseline: Run | Path | Any | None = None) -> list[Verdict]:
@@ -120,12 +89,6 @@ def judge(gates: Sequence[Gate], run: Run | Path | Any, baseline: Run | Path | A
     ]
 
 
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """2 with any ERROR, else 1 with any FAIL, else 0."""
-    words = {verdict.verdict for verdict in verdicts}
-    return 2 if "ERROR" in words else 1 if "FAIL" in words else 0
-
-
 def _run(given: Any) -> Run:
     return given if isinstance(given, Run) else Run.read(Path(getattr(given, "folder", given)))
 
@@ -146,10 +109,14 @@ def _verdict(gate: Gate, found: Found, level: float, p_value: float | None) -> V
     smallest = None if bound is None else shown(evidence.smallest_detectable(limit, level))
     confidence = None if bound is None else 1 - level
     estimate = 1 - evidence.estimate if gate.kind == "min" else evidence.estimate
-    said = sentence(gate, found.values, estimate, shown(bound), confidence, evidence, p_value, smallest, failed)
-    return Verdict(
-        gate, word, said, estimate, shown(bound), confidence, evidence.n, p_value, smallest, found.provenance
+    worst = None if found.mirrored.bound is None else found.mirrored.bound(level)
+    if worst is not None:
+        worst = {"min": worst, "max": 1 - worst}.get(gate.kind, -worst) if math.isfinite(worst) else None
+    verdict = Verdict(
+        gate, word, "", estimate, shown(bound), confidence, evidence.n, p_value, smallest, worst, found.chance
     )
+    said = sentence(verdict, found.values, evidence.method)
+    return replace(verdict, sentence=said, provenance=found.provenance)
 
 
 def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
@@ -157,7 +124,8 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
     row = run.row(gate, gate.model, **reference)
     value = run.value(row)
     if not gate.compares:
-        return Found(_own(gate, run, row, draws), (value,), None)
+        bad, good = (_own(run, row, gate, low, draws) for low in (gate.kind == "min", gate.kind != "min"))
+        return Found(bad, good, (value,), run.chance(row))
     if gate.against is None and baseline is None:
         raise GateError("no baseline is given: name one, or say against which model")
     other = run if gate.against is not None or baseline is None else baseline
@@ -171,14 +139,15 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
         )
     sides = ((other, before), (run, row)) if gate.kind == "max_drop" else ((run, row), (other, before))
     provenance = "same" if row.get("provenance") == before.get("provenance") else "changed"
-    evidence, numbers = _change(gate, *sides, draws)
+    (evidence, numbers), (mirrored, _) = (_change(gate, *each, draws) for each in (sides, sides[::-1]))
     if numbers is not None:
         value, earlier = numbers[::-1] if gate.kind == "max_drop" else numbers
-    return Found(evidence, (value, earlier), provenance)
+    chances = run.chance(row), other.chance(before)
+    return Found(evidence, mirrored, (value, earlier), None if None in chances else chances[0], provenance)
 
 
-def _own(gate: Gate, run: Run, row: Row, draws: int) -> Evidence:
-    low = gate.kind == "min"
+def _own(run: Run, row: Row, gate: Gate, low: bool, draws: int) -> Evidence:
+    """Of a number; or where ``low`` ones are bad, of 1 minus it."""
     if _exact(gate):
         return exact(1 - run.value(row) if low else run.value(row))
     queries = _queries(run, row)

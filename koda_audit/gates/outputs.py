@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from koda_audit.document import escape, printable
-from koda_audit.gates.judge import Verdict, Word
+from koda_audit.gates.verdict import Verdict, Word
 
 if TYPE_CHECKING:
     import pandas as pd

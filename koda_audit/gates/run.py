@@ -141,6 +141,11 @@ class Run:
             raise GateError(f"{row['metric']} has neither per-sample outcomes nor an interval in {self.name}")
         return Interval(self.value(row), low, high)
 
+    def chance(self, row: Row) -> float | None:
+        """The chance level of a number that is not surely above it; None of any other, and where none is known."""
+        chance, low = _real(row.get("chance")), _real(row.get("ci_low"))
+        return None if chance is None or low is None or low > chance else chance
+
     def _failed(self, wanted: Mapping[str, Any]) -> str:
         """What is known of failed cells of the same model and dataset."""
         names = ("model", "dataset")

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-from koda_audit._stats.evidence import LEAST, Evidence
-from koda_audit.gates.gate import Gate
+from koda_audit._stats.evidence import LEAST
+from koda_audit.gates.verdict import Verdict
 
 
-def sentence(
-    gate: Gate,
-    values: tuple[float, ...],
-    estimate: float,
-    bound: float | None,
-    confidence: float | None,
-    evidence: Evidence,
-    p_value: float | None,
-    smallest: float | None,
-    failed: bool,
-) -> str:
+def sentence(verdict: Verdict, values: tuple[float, ...], method: str) -> str:
     """What was found, how sure it is, what is allowed, on how many samples, and what could have been found.
+
+    A FAIL says how bad the truth is at least, any other verdict how bad it may be.
 
     Args:
         values: the number of the model, and that of the other side.
-        estimate, bound, confidence, p_value, smallest: as in a verdict.
+        method: of the evidence, in words.
     """
-    sure = "" if confidence is None else f" with {100 * confidence:.4g} % confidence"
+    gate, estimate, failed = verdict.gate, verdict.estimate, verdict.verdict == "FAIL"
+    assert estimate is not None
+    sure = "" if verdict.confidence is None else f" with {100 * verdict.confidence:.4g} % confidence"
+    edge = verdict.bound if failed else verdict.worst
+    chance = "" if verdict.chance is None else f" better than chance ({verdict.chance:.4g})"
     if gate.compares:
+        word, other = ("fall", "rise") if gate.kind == "max_drop" else ("rise", "fall")
         verb = "fell" if (gate.kind == "max_drop") == (estimate >= 0) else "rose"
         said = f"{verb} by {abs(estimate):.4g}, from {values[1]:.4g} to {values[0]:.4g}"
         if values[0] == values[1]:
             said = f"stayed {values[0]:.4g}"
-        word, other = ("fall", "rise") if gate.kind == "max_drop" else ("rise", "fall")
-        edge = "" if bound is None else f"; {word} of at least {bound:.4g}{sure}"
-        if bound is not None and bound < 0:
-            edge = f"; no {other} of more than {-bound:.4g}{sure}"
+        said += chance and f", neither{chance}"
+        if edge is not None:
+            least = failed == (edge >= 0)
+            said += f"; {word if edge >= 0 else other} of at {'least' if least else 'most'} {abs(edge):.4g}{sure}"
     else:
         word = "number"
-        said = f"is {values[0]:.4g}"
-        edge = "" if bound is None else f"; at {'most' if gate.kind == 'min' else 'least'} {bound:.4g}{sure}"
+        said = f"is {values[0]:.4g}" + (chance and f", no{chance}")
+        if edge is not None:
+            said += f"; at {'most' if failed == (gate.kind == 'min') else 'least'} {edge:.4g}{sure}"
     paired = "paired " if gate.compares else ""
-    count = "" if evidence.n is None else f", {evidence.n} {paired}samples"
-    tested = "" if p_value is None else f", p {'<' if p_value <= LEAST else '='} {p_value:.2g}"
+    count = "" if verdict.n is None else f", {verdict.n} {paired}samples"
+    tested = "" if verdict.p is None else f", p {'<' if verdict.p <= LEAST else '='} {verdict.p:.2g}"
     seen = ""
-    if bound is not None and not failed:
+    if verdict.bound is not None and not failed:
         seen = "; too few samples to show any"
-        if smallest is not None:
-            seen = f"; a {word} of {smallest:.4g} would have shown with a chance of 80 %"
-    return f"{said}{edge}; {gate.kind} is {gate.tolerance:g} ({evidence.method}{count}{tested}){seen}"
+        if verdict.smallest is not None:
+            seen = f"; a {word} of {verdict.smallest:.4g} would have shown with a chance of 80 %"
+    return f"{said}; {gate.kind} is {gate.tolerance:g} ({method}{count}{tested}){seen}"

@@ -21,6 +21,7 @@ from koda_audit.host.options import OURS, extend_parser
 from koda_audit.registry import tasks
 
 PYTHON_MODELS, ALIGNED_MODELS = "koda_python", "koda_aligned"
+FOLDER = "folder/"  # as in koda_audit.data.folder, which imports torch
 
 Function = Callable[..., Any]
 
@@ -91,9 +92,18 @@ def _main_eval(cli: ModuleType, host: Function) -> Function:
             from koda_audit.host.arguments import check_all
 
             check_all(base, cli)
+        elif folders := [name for name in _listed(base.dataset) if name.startswith(FOLDER)]:
+            raise InputError(
+                f"dataset '{folders[0]}': plain folders are for the tasks of koda_audit; --task "
+                "koda_aligned_classification --koda_alignment identity has the host's numbers"
+            )
         return host(base)
 
     return main_eval
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _run(cli: ModuleType, host: Function) -> Function:

@@ -87,7 +87,8 @@ def to_html(
     first, last = verdict_section(verdicts), [*results_section(results), *environment_section(environment)]
     blocks = [_block(number, section) for number, section in enumerate([*first, *sections, *last], 1)]
     if first and verdicts is not None:
-        blocks[0] |= {"counts": verdict_counts(verdicts), "text": ""}
+        lost = 0 if results is None else int((results["status"] == "error").sum())
+        blocks[0] |= {"counts": verdict_counts(verdicts), "lost": lost, "text": ""}
     style, script = (_inline(Path(__file__).with_name(name)) for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "

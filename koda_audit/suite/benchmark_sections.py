@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,15 +23,70 @@ DRAWS = 999  # of the interval of a change: a report has many
 ROUNDING = 1e-12  # a change below it is none
 
 
-def benchmark_sections(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Section]:
-    """Each task on each dataset: all models and alignments, what an alignment changes, and how models differ."""
+@dataclass(frozen=True)
+class Benchmark:
+    """One task on one dataset. ``first`` is the model that others are held against; ``rows`` have a number each."""
+
+    dataset: str
+    task: str
+    done: Mapping[Cell, Finished]
+    plain: Mapping[str, Finished]  # by model, without alignment
+    first: str
+    rows: list[dict[str, Any]]
+
+
+def benchmarks_of(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Benchmark]:
+    """All of a suite, with what an alignment changes, and how models differ."""
     done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
     for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
         some = {cell: each for cell, each in done.items() if (cell.dataset, cell.task) == (dataset, task)}
         plain = {cell.model: each for cell, each in some.items() if cell.alignment is None}
         first = next((model for model in plan.models if model in plain), "")
         rows = [_row(cell, each, number, plain, first) for cell, each in some.items() for number in each.numbers]
-        table = pd.DataFrame(rows)
+        yield Benchmark(dataset, task, some, plain, first, rows)
+
+
+def changes_section(benchmarks: Iterable[Benchmark]) -> Iterator[Section]:
+    """Every number that an alignment, or another model, measurably made worse or better."""
+    found = []
+    for one in benchmarks:
+        for row in one.rows:
+            known = listed(row["metric"])
+            for against, key in (("no alignment", "change"), (one.first, "over")):
+                ends = row[f"{key} ends"]
+                if known is None or known.better is None or ends is None or ends[0] <= 0 <= ends[1]:
+                    continue
+                found.append(
+                    {
+                        "verdict": "better" if (row[key] > 0) == (known.better == "up") else "worse",
+                        "dataset": one.dataset,
+                        "metric": row["metric"],
+                        "model": row["model"],
+                        "alignment": row["alignment"],
+                        "against": against,
+                        "value": row["value"],
+                        "change": row[key],
+                        "95 % interval": _spelled(ends),
+                    }
+                )
+    if found:
+        found.sort(key=lambda row: (row["verdict"] == "better", -abs(row["change"])))
+        text = (
+            "Benchmarks in which a model is measurably worse or better than the first one, or under an alignment than "
+            "without it: those whose paired 95 % interval leaves out 0. Each is judged by itself, so of twenty numbers "
+            "that are equal in truth one will stand here; gates are stricter."
+        )
+        yield Section("What is measurably worse or better", text, pd.DataFrame(found))
+
+
+def benchmark_sections(plan: Plan, benchmarks: Iterable[Benchmark]) -> Iterator[Section]:
+    """Each task on each dataset."""
+    for one in benchmarks:
+        some, plain, first, dataset, task = one.done, one.plain, one.first, one.dataset, one.task
+        table = pd.DataFrame(one.rows)
+        for key, name, span in (("over", f"over {first}", "95 % of that"), ("change", "change", "95 % of the change")):
+            table[f"{key} ends"] = [None if ends is None else _spelled(ends) for ends in table[f"{key} ends"]]
+            table = table.rename(columns={key: name, f"{key} ends": span})
         order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
         table = table.sort_values("metric", key=lambda column: column.map(order), kind="stable")
         captions = ", each drawn with all of its captions" if task == "zeroshot_retrieval" else ""
@@ -71,20 +128,20 @@ def _blind(cell: Cell, each: Finished) -> Iterator[str]:
             yield f"{number.metric} of {escape(cell.model)}"
 
 
-def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finished], first: str) -> dict[str, object]:
-    change, span = _change(plain.get(cell.model) if cell.alignment else None, each, number.metric)
+def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finished], first: str) -> dict[str, Any]:
+    change, ends = _change(plain.get(cell.model) if cell.alignment else None, each, number.metric)
     apart = cell.alignment is None and cell.model != first
-    over, over_span = _change(plain.get(first) if apart else None, each, number.metric)
+    over, over_ends = _change(plain.get(first) if apart else None, each, number.metric)
     return {
         "metric": number.metric,
         "model": cell.model,
         "alignment": cell.alignment or "none",
         "value": number.value,
         "95 % interval": interval_of(number),
+        "over": over,
+        "over ends": over_ends,
         "change": change,
-        "95 % of the change": span,
-        f"over {first}": over,
-        "95 % of that": over_span,
+        "change ends": ends,
         "chance": each.facts["chance"].get(number.metric),
         "n": number.n,
     }
@@ -108,7 +165,11 @@ def _by_class(dataset: str, tables: Mapping[str, pd.DataFrame]) -> Iterator[Sect
     yield Section(f"Classes of {dataset}", f"{text}.", whole.join(recalls).loc[order])
 
 
-def _change(before: Finished | None, after: Finished, metric: str) -> tuple[float | None, str | None]:
+def _spelled(ends: tuple[float, float]) -> str:
+    return "{:.4g} to {:.4g}".format(*ends)
+
+
+def _change(before: Finished | None, after: Finished, metric: str) -> tuple[float | None, tuple[float, float] | None]:
     """A number minus the same one before, and the interval of the change, query by query; None where there is none."""
     known = listed(metric)
     if before is None or (known is not None and known.exact):
@@ -121,8 +182,7 @@ def _change(before: Finished | None, after: Finished, metric: str) -> tuple[floa
     if metric not in before.outcomes or metric not in after.outcomes:
         return change, None
     (earlier, image), (later, _) = before.outcomes[metric], after.outcomes[metric]
-    low, high = mean_interval(later.astype(np.float64) - earlier, image, draws=DRAWS)
-    return change, f"{low:.4g} to {high:.4g}"
+    return change, mean_interval(later.astype(np.float64) - earlier, image, draws=DRAWS)
 
 
 def published_section(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Section]:
@@ -157,5 +217,4 @@ def published_section(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator
 
 
 def interval_of(number: Number) -> str | None:
-    ends = number.low, number.high
-    return None if None in ends else "{:.4g} to {:.4g}".format(*ends)
+    return None if number.low is None or number.high is None else _spelled((number.low, number.high))

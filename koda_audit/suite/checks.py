@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from koda_audit._yaml import Place
+from koda_audit._yaml import Place, shown
 from koda_audit.errors import InputError, unknown
 from koda_audit.metrics import EVALUATED, METRICS, P_VALUE, listed
 from koda_audit.registry import alignments, measures
@@ -191,7 +191,7 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
         if "linear_probe" in (part.tasks if given.only is None else given.only) and given.train_split == given.split:
             at = ("datasets", key, "train_split")
             said = f"linear_probe would be trained on {given.split}, which it is judged on: name another split"
-            yield Fault(at, f"{_path(at)}: {said}, or leave the task out with only")
+            yield Fault(at, f"{shown(at)}: {said}, or leave the task out with only")
     for number, task in enumerate(part.tasks):
         needed = NEEDS.get(task)
         kinds = {
@@ -213,7 +213,7 @@ def _classes(suite: Suite) -> Iterator[Fault]:
         others = [name for name, other in suite.datasets.items() if name != key and other.task != "zeroshot_retrieval"]
         if data.classes_of is not None and data.classes_of not in others:
             where = ("datasets", key, "classes_of")
-            yield Fault(where, f"{_path(where)}: {unknown('dataset with classes', data.classes_of, others)}")
+            yield Fault(where, f"{shown(where)}: {unknown('dataset with classes', data.classes_of, others)}")
 
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
@@ -223,7 +223,7 @@ def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
         yield from _measured((*place, "metric"), gate.metric, measured)
         if gate.metric in measured and (why := _unjudged(suite, gate.metric)):
             at = (*place, "metric")
-            yield Fault(at, f"{_path(at)}: no gate can be judged by {gate.metric}: {why}")
+            yield Fault(at, f"{shown(at)}: no gate can be judged by {gate.metric}: {why}")
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
         yield from _known((*place, "dataset"), [gate.dataset], keys, "dataset")
         if gate.against is not None:
@@ -261,7 +261,7 @@ def _measured(place: Place, metric: str, measured: Collection[str]) -> Iterator[
         sentence = unknown("metric", metric, measured or METRICS)
         if listed(metric) is not None:
             sentence = f"nothing in this suite measures '{metric}'"
-        yield Fault(place, f"{_path(place)}: {sentence}")
+        yield Fault(place, f"{shown(place)}: {sentence}")
 
 
 def _keys(suite: Suite, data: dict[str, list[DataName]]) -> list[str]:
@@ -276,11 +276,7 @@ def _known(place: Place, given: str | Iterable[str], known: Iterable[str], kind:
     for number, name in enumerate(given):
         at = (*place, number)
         if name not in known:
-            yield Fault(at, f"{_path(place)}: {unknown(kind, name, known)}")
+            yield Fault(at, f"{shown(place)}: {unknown(kind, name, known)}")
         elif name in seen:
-            yield Fault(at, f"{_path(place)}: '{name}' is listed twice")
+            yield Fault(at, f"{shown(place)}: '{name}' is listed twice")
         seen.add(name)
-
-
-def _path(place: Place) -> str:
-    return ".".join(map(str, place))

@@ -35,7 +35,7 @@ def gate_faults(plan: Plan) -> Iterator[Fault]:
             asked += f" against {gate.against}" if gate.against and not gate.compares else ""
             asked += f", task {gate.task}" if gate.task else ""
             asked += f", alignment {gate.alignment}" if gate.alignment else ""
-            sentence = f"gates.{number}: nothing in this suite measures {asked}{_instead(plan, gate)}"
+            sentence = f"gates[{number}]: nothing in this suite measures {asked}{_instead(plan, gate)}"
             yield Fault(("gates", number), sentence)
 
 

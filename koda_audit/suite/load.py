@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from koda_audit._yaml import Place, read_yaml
+from koda_audit._yaml import Place, read_yaml, shown
 from koda_audit.document import printable
 from koda_audit.errors import InputError, unknown
 from koda_audit.suite.checks import Fault, faults_of
@@ -78,7 +78,7 @@ def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:
         described = [_described(one, value) for one in error.errors(include_url=False)]
     found: dict[Place, str] = {}  # one fault a place: each member of a union complains
     for place, sentence in described:
-        found.setdefault(place, f"{_shown(place)}: {sentence}" if place else sentence)
+        found.setdefault(place, f"{shown(place)}: {sentence}" if place else sentence)
     faults = [Fault(place, sentence) for place, sentence in found.items()]
     rest = copy.deepcopy(value)
     try:
@@ -187,11 +187,3 @@ def _meaning(place: Place) -> str:
     known = {"suite": ": give the suite a name", "models": ": name at least one", "datasets": ": name at least one"}
     known["source"] = ": say who published it, and where"
     return known.get(str(place[-1]), "")
-
-
-def _shown(place: Place) -> str:
-    """
-    >>> _shown(("gates", 0, "metric"))
-    'gates[0].metric'
-    """
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from koda_audit._files import cache_folder, check_writable, checked_folder
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError, KodaAuditError
-from koda_audit.gates.judge import Verdict, exit_code
 from koda_audit.gates.run import Run
+from koda_audit.gates.verdict import Verdict, exit_code
 from koda_audit.report.write import check_replaceable
 from koda_audit.results import frame
 from koda_audit.suite.cells import Finished

@@ -9,7 +9,12 @@ from typing import Any
 import pandas as pd
 
 from koda_audit.document import Picture, SampleGrid, Section, escape
-from koda_audit.suite.benchmark_sections import benchmark_sections, published_section
+from koda_audit.suite.benchmark_sections import (
+    benchmark_sections,
+    benchmarks_of,
+    changes_section,
+    published_section,
+)
 from koda_audit.suite.cells import Finished
 from koda_audit.suite.gap_quality import gap_against_quality
 from koda_audit.suite.gap_sections import gap_sections, similarity_section
@@ -26,12 +31,14 @@ def sections_of(
 ) -> tuple[list[Section], dict[str, pd.DataFrame]]:
     """The sections of the report, and the tables beside it."""
     made = [cell for cell in finished if cell.step not in ("embed", "align")]
+    benchmarks = list(benchmarks_of(plan, finished))
     predicted, everything = gap_against_quality(plan, finished)
     sections = [
         _summary(plan, finished, failures),
         *_failed(failures),
+        *changes_section(benchmarks),
         *_comparisons(finished, first=True),
-        *benchmark_sections(plan, finished),
+        *benchmark_sections(plan, benchmarks),
         *published_section(plan, finished),
         *_comparisons(finished, first=False),
         *similarity_section(finished),

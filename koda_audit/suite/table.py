@@ -11,9 +11,10 @@ from typing import Any
 import koda_audit
 from koda_audit._files import digest, write_json
 from koda_audit.gates.check import VERDICTS
-from koda_audit.gates.judge import Verdict, judge
+from koda_audit.gates.judge import judge
 from koda_audit.gates.outputs import table_of
 from koda_audit.gates.run import OUTCOMES, Run
+from koda_audit.gates.verdict import Verdict
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import Outcomes, save_outcomes
 from koda_audit.report.write import is_current, write_report
@@ -79,6 +80,7 @@ def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:
                 value=number.value,
                 ci_low=number.low,
                 ci_high=number.high,
+                chance=done.facts.get("chance", {}).get(number.metric),
                 n=number.n,
                 seed=plan.suite.seed,
                 **signed,

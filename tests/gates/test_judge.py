@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from scipy import stats
 from koda_audit.errors import InputError, KodaAuditWarning
 from koda_audit.evaluation.scores import per_class
 from koda_audit.gates.gate import Gate
-from koda_audit.gates.judge import exit_code, judge
+from koda_audit.gates.judge import judge
+from koda_audit.gates.verdict import exit_code
 
 DROP = Gate("acc1", "cifar", "new", max_drop=0.0)
 OLD = number(hits=hits(900, 100))
@@ -55,6 +57,47 @@ def test_what_could_have_been_found_is_said_where_nothing_was():
     few = one(Gate("acc1", "cifar", "new", max_drop=0.5), run_of(lost(0, of=5)), run_of(lost(0, of=5)))
     assert few.smallest is None
     assert few.sentence.endswith("too few samples to show any")
+
+
+@pytest.mark.parametrize(
+    ("gate", "now", "before"),
+    [
+        (DROP, lost(7, 2), OLD),
+        (Gate("acc1", "cifar", "new", max_rise=0.05), lost(2, 7), OLD),
+        (Gate("m", "cifar", "new", max_drop=0.1), number(0.7, metric="m", ci_low=0.6, ci_high=0.75), None),
+    ],
+)
+def test_how_bad_it_may_be_is_the_bound_of_the_gate_the_other_way(gate, now, before):
+    before = number(0.75, metric="m", ci_low=0.7, ci_high=0.85) if before is None else before
+    found = one(gate, run_of(now), run_of(before))
+    way = {"max_rise": "max_drop", "max_drop": "max_rise"}[gate.kind]
+    other = one(replace(gate, **{gate.kind: None, way: 0.0}), run_of(now), run_of(before))
+    assert found.verdict != "FAIL"
+    assert found.worst == pytest.approx(-other.bound)
+    assert found.worst > found.estimate
+    word = "fall" if gate.kind == "max_drop" else "rise"
+    assert f"; {word} of at most {found.worst:.4g} with 95 % confidence" in found.sentence
+
+
+def test_how_bad_a_number_may_be_itself():
+    run = run_of(lost(0))
+    low, high = (one(Gate("acc1", "cifar", "new", **{kind: end}), run) for kind, end in (("min", 0.5), ("max", 0.95)))
+    interval = stats.binomtest(900, 1000).proportion_ci(0.9, "exact")
+    assert (low.worst, high.worst) == pytest.approx(tuple(interval))
+    assert f"is 0.9; at least {low.worst:.4g} with " in low.sentence
+    assert f"is 0.9; at most {high.worst:.4g} with " in high.sentence
+
+
+def test_numbers_that_may_be_guessed_are_said_to_be():
+    def share(right, **more):
+        return number(hits=hits(right, 100 - right), chance=0.1, ci_low=right / 100 - 0.05, **more)
+
+    gate = Gate("acc1", "cifar", "new", against="old", max_drop=0.02)
+    guessed = one(gate, run_of(share(10), share(12, model="old")))
+    assert guessed.sentence.startswith("fell by 0.02, from 0.12 to 0.1, neither better than chance (0.1); ")
+    assert "chance (" not in one(gate, run_of(share(10), share(40, model="old"))).sentence
+    alone = one(Gate("acc1", "cifar", "new", min=0.05), run_of(share(10)))
+    assert alone.sentence.startswith("is 0.1, no better than chance (0.1); at least ")
 
 
 def test_a_rise_is_a_fall_with_sides_exchanged():

@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 
 from koda_audit._files import write_json
 from koda_audit.gates.gate import Gate, gate_of
-from koda_audit.gates.judge import Verdict, judge
+from koda_audit.gates.judge import judge
 from koda_audit.gates.outputs import COLUMNS, junit, markdown, summary, table_of, terminal
+from koda_audit.gates.verdict import Verdict
 
 EVIL = [
     "a|b",

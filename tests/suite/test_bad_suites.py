@@ -262,7 +262,7 @@ def test_a_gate_on_what_no_step_measures(gate, said, tmp_path, capsys):
     assert GOOD.count(old) == 1
     for words in (("validate", "--static"), ("run", "--output", "out")):
         message = refused(tmp_path, GOOD.replace(old, gate).encode(), capsys, words)
-        assert "suite.yaml:15: gates.0: nothing in this suite measures " in message
+        assert "suite.yaml:15: gates[0]: nothing in this suite measures " in message
         assert said in message
 
 

@@ -36,6 +36,7 @@ from koda_audit.models import ModelSpec, load_model
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import load_outcomes
 from koda_audit.results import COLUMNS
+from koda_audit.suite.benchmark_sections import Benchmark, changes_section
 from koda_audit.suite.cells import Cells
 from koda_audit.suite.load import load_suite
 from koda_audit.suite.measured import metrics_of
@@ -480,6 +481,48 @@ def test_the_report_says_what_was_fitted_on_evaluated_samples_and_what_may_be_gu
     assert "Fitted on samples that are evaluated (transductive): near_it." in report
     assert "**Not above chance, as far as these samples tell: " in report
     assert "transductive" not in (done / "report.md").read_text()
+
+
+def test_what_is_measurably_worse_or_better():
+    def row(metric, change=None, ends=None, over=None, over_ends=None):
+        of = {"metric": metric, "model": "two", "alignment": "centred", "value": 0.5}
+        return {**of, "change": change, "change ends": ends, "over": over, "over ends": over_ends}
+
+    rows = [
+        row("acc1", 0.2, (0.1, 0.3), -0.1, (-0.2, -0.05)),
+        row("acc5", -0.1, (-0.2, 0.0)),
+        row("mean_per_class_recall", -0.3),
+        row("aligned_changed_decisions", 0.3, (0.1, 0.4)),  # no merit, no fault
+    ]
+    (section,) = changes_section([Benchmark("kinds", "zeroshot_classification", {}, {}, "one", rows)])
+    table = section.table[["verdict", "metric", "against", "change", "95 % interval"]]
+    assert table.values.tolist() == [
+        ["worse", "acc1", "one", -0.1, "-0.2 to -0.05"],
+        ["better", "acc1", "no alignment", 0.2, "0.1 to 0.3"],
+    ]
+    assert not list(changes_section([Benchmark("kinds", "zeroshot_classification", {}, {}, "one", rows[1:])]))
+
+
+def test_a_folder_with_one_class_and_a_wrong_template_file_are_found_before_a_run(home, capsys):
+    for name in ("inner/cat", "inner/dog"):
+        (home / "outer" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(home / "outer" / name / "1.png")
+    (home / "list.json").write_text('["a {c}"]')
+    text = """\
+suite: classes
+models: {one: {model: "local-dir:one"}}
+datasets:
+  high: {dataset: folder/high, root: outer}
+  right: {dataset: folder/right, root: outer/inner, template_file: list.json}
+benchmark: {tasks: [zeroshot_classification]}
+"""
+    (home / "classes.yaml").write_text(text)
+    assert cli.main(["validate", str(home / "classes.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "classes.yaml:4: datasets.high, split test: " in said
+    assert "outer has a single class, inner, and nothing is to be told apart" in said
+    assert "classes.yaml:5: datasets.right, split test: " in said
+    assert "list.json must be a JSON object with datasets as keys" in said
 
 
 def test_trained_alignments_take_another_model_as_teacher(home, done):
