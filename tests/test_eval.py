@@ -141,6 +141,10 @@ def test_classes_and_an_explicit_reference(
         (["--output", "{model.foo}.json"], "unknown field"),
         (["--output", "x" * 300], "cannot be a file: .*too long"),
         (["--output", "/dev/null"], "is no plain file"),
+        (
+            ["--task", "zeroshot_classification", "--dataset", "folder/x"],
+            "plain folders are for the tasks of koda_audit",
+        ),
         (["--output", "new/"], "is a folder: name a file"),
         (["--koda_reference", ""], "model '': expected NAME,PRETRAINED"),
         (["--pretrained_model", os.devnull, "ViT-B-32,openai"], "'/dev/null' is no MODEL,PRETRAINED"),

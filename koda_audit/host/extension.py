@@ -92,7 +92,7 @@ def _main_eval(cli: ModuleType, host: Function) -> Function:
             from koda_audit.host.arguments import check_all
 
             check_all(base, cli)
-        elif folders := [name for name in _listed(base.dataset) if name.startswith(FOLDER)]:
+        elif folders := [name for name in _listed(getattr(base, "dataset", None)) if name.startswith(FOLDER)]:
             raise InputError(
                 f"dataset '{folders[0]}': plain folders are for the tasks of koda_audit; --task "
                 "koda_aligned_classification --koda_alignment identity has the host's numbers"

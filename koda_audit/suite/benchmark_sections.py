@@ -21,6 +21,7 @@ INTERVALS = (
 )
 DRAWS = 999  # of the interval of a change: a report has many
 ROUNDING = 1e-12  # a change below it is none
+SPAN = "95 % of the change"  # a column: its ends in rows, a text in tables
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,12 @@ def changes_section(benchmarks: Iterable[Benchmark]) -> Iterator[Section]:
     for one in benchmarks:
         for row in one.rows:
             known = listed(row["metric"])
-            for against, key in (("no alignment", "change"), (one.first, "over")):
-                ends = row[f"{key} ends"]
-                if known is None or known.better is None or ends is None or ends[0] <= 0 <= ends[1]:
-                    continue
-                found.append(
-                    {
-                        "verdict": "better" if (row[key] > 0) == (known.better == "up") else "worse",
-                        "dataset": one.dataset,
-                        "metric": row["metric"],
-                        "model": row["model"],
-                        "alignment": row["alignment"],
-                        "against": against,
-                        "value": row["value"],
-                        "change": row[key],
-                        "95 % interval": _spelled(ends),
-                    }
-                )
+            ends = row[SPAN]
+            if known is None or known.better is None or ends is None or ends[0] <= 0 <= ends[1]:
+                continue
+            verdict = "better" if (row["change"] > 0) == (known.better == "up") else "worse"
+            shown = {key: row[key] for key in ("metric", "model", "alignment", "against", "change")}
+            found.append({"verdict": verdict, "dataset": one.dataset, **shown, SPAN: _spelled(ends)})
     if found:
         found.sort(key=lambda row: (row["verdict"] == "better", -abs(row["change"])))
         text = (
@@ -82,19 +72,18 @@ def changes_section(benchmarks: Iterable[Benchmark]) -> Iterator[Section]:
 def benchmark_sections(plan: Plan, benchmarks: Iterable[Benchmark]) -> Iterator[Section]:
     """Each task on each dataset."""
     for one in benchmarks:
-        some, plain, first, dataset, task = one.done, one.plain, one.first, one.dataset, one.task
+        some, plain, dataset, task = one.done, one.plain, one.dataset, one.task
         table = pd.DataFrame(one.rows)
-        for key, name, span in (("over", f"over {first}", "95 % of that"), ("change", "change", "95 % of the change")):
-            table[f"{key} ends"] = [None if ends is None else _spelled(ends) for ends in table[f"{key} ends"]]
-            table = table.rename(columns={key: name, f"{key} ends": span})
+        table[SPAN] = [None if ends is None else _spelled(ends) for ends in table[SPAN]]
         order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
         table = table.sort_values("metric", key=lambda column: column.map(order), kind="stable")
         captions = ", each drawn with all of its captions" if task == "zeroshot_retrieval" else ""
         said = [INTERVALS.format(captions=captions)]
         if table["change"].notna().any():
-            said.append("*Change* is against the same model without alignment, its interval that of the same images.")
-        if len(plain) > 1:
-            said.append(f"*Over {escape(first)}* is the number minus that of {escape(first)}, on the same images.")
+            said.append(
+                f"*Change* is against {escape(one.first)}, or under an alignment against the same model without it, on "
+                "the same images."
+            )
         within = [name for name, each in plan.suite.alignments.items() if each.transductive]
         if met := [name for name in within if any(cell.alignment == name for cell in some)]:
             said.append(f"Fitted on samples that are evaluated (transductive): {', '.join(map(escape, met))}.")
@@ -129,19 +118,18 @@ def _blind(cell: Cell, each: Finished) -> Iterator[str]:
 
 
 def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finished], first: str) -> dict[str, Any]:
-    change, ends = _change(plain.get(cell.model) if cell.alignment else None, each, number.metric)
-    apart = cell.alignment is None and cell.model != first
-    over, over_ends = _change(plain.get(first) if apart else None, each, number.metric)
+    other = cell.model if cell.alignment else first if cell.model != first else None
+    change, ends = _change(plain.get(other) if other else None, each, number.metric)
+    against = "no alignment" if cell.alignment else first
     return {
         "metric": number.metric,
         "model": cell.model,
         "alignment": cell.alignment or "none",
         "value": number.value,
         "95 % interval": interval_of(number),
-        "over": over,
-        "over ends": over_ends,
+        "against": None if change is None else against,
         "change": change,
-        "change ends": ends,
+        SPAN: ends,
         "chance": each.facts["chance"].get(number.metric),
         "n": number.n,
     }

@@ -484,23 +484,24 @@ def test_the_report_says_what_was_fitted_on_evaluated_samples_and_what_may_be_gu
 
 
 def test_what_is_measurably_worse_or_better():
-    def row(metric, change=None, ends=None, over=None, over_ends=None):
+    def row(metric, change=None, ends=None, against="no alignment"):
         of = {"metric": metric, "model": "two", "alignment": "centred", "value": 0.5}
-        return {**of, "change": change, "change ends": ends, "over": over, "over ends": over_ends}
+        return {**of, "against": against, "change": change, "95 % of the change": ends}
 
     rows = [
-        row("acc1", 0.2, (0.1, 0.3), -0.1, (-0.2, -0.05)),
+        row("acc1", 0.2, (0.1, 0.3)),
+        row("acc1", -0.1, (-0.2, -0.05), "one"),
         row("acc5", -0.1, (-0.2, 0.0)),
         row("mean_per_class_recall", -0.3),
         row("aligned_changed_decisions", 0.3, (0.1, 0.4)),  # no merit, no fault
     ]
     (section,) = changes_section([Benchmark("kinds", "zeroshot_classification", {}, {}, "one", rows)])
-    table = section.table[["verdict", "metric", "against", "change", "95 % interval"]]
+    table = section.table[["verdict", "metric", "against", "change", "95 % of the change"]]
     assert table.values.tolist() == [
         ["worse", "acc1", "one", -0.1, "-0.2 to -0.05"],
         ["better", "acc1", "no alignment", 0.2, "0.1 to 0.3"],
     ]
-    assert not list(changes_section([Benchmark("kinds", "zeroshot_classification", {}, {}, "one", rows[1:])]))
+    assert not list(changes_section([Benchmark("kinds", "zeroshot_classification", {}, {}, "one", rows[2:])]))
 
 
 def test_a_folder_with_one_class_and_a_wrong_template_file_are_found_before_a_run(home, capsys):
