@@ -20,8 +20,7 @@ def whole_number(value: Any, name: str, least: int = 0, most: int | None = LARGE
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
-        wanted = "more samples" if most is not None and most < least else f"a whole number from {least}{_upper(most)}"
-        raise InputError(f"{name} is {value!r}: expected {wanted}")
+        raise InputError(f"{name} is {value!r}: expected a whole number from {least}{_upper(most)}")
     return int(value)
 
 

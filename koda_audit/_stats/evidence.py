@@ -32,6 +32,7 @@ class Evidence:
         error: standard error of the estimate; nan where it is not known.
         n: independent units behind it; None where they are not known.
         method: in words.
+        above: level -> upper confidence bound; falls with the level.
     """
 
     estimate: float
@@ -39,6 +40,7 @@ class Evidence:
     error: float
     n: int | None
     method: str
+    above: Bound | None = None
 
     def p_value(self, tolerance: float) -> float | None:
         """The least level at which the bound is beyond the tolerance; 1 where none below 1/2 will do.
@@ -111,13 +113,20 @@ def share(hits: float, n: int) -> Evidence:
     """
     mean = hits / n
     error = math.sqrt(max(mean * (1 - mean), 0.0) / n)
-    return Evidence(mean, lambda level: lower_share(hits, n, level), error, n, "exact binomial")
+    return Evidence(
+        mean,
+        lambda level: lower_share(hits, n, level),
+        error,
+        n,
+        "exact binomial",
+        lambda level: 1 - lower_share(n - hits, n, level),
+    )
 
 
 def stated(estimate: float, low: float, high: float) -> Evidence:
-    """A number with a two-sided 95 % interval, of which only the lower side is asked.
+    """A number with a two-sided 95 % interval, of which each side is asked by itself.
 
-    The lower end lies 1.96 standard errors from the estimate, and so gives the bound at every level; an estimate that
+    An end lies 1.96 standard errors from the estimate, and so gives the bound at every level; an estimate that
     is outside of its interval is replaced by the middle. Ours, and exact for a normal distribution.
 
     >>> round(stated(1.0, 0.8, 1.1).bound(0.025), 9)
@@ -126,7 +135,7 @@ def stated(estimate: float, low: float, high: float) -> Evidence:
     if low == high == estimate:
         return exact(estimate)
     centre = estimate if low <= estimate <= high else (low + high) / 2
-    return _normal(estimate, centre, centre - low, "stated interval")
+    return _normal(estimate, centre, centre - low, high - centre, "stated interval")
 
 
 def stated_difference(
@@ -145,12 +154,20 @@ def stated_difference(
         return exact(a - b)
     centre_a = a if low_a <= a <= high_a else (low_a + high_a) / 2
     centre_b = b if low_b <= b <= high_b else (low_b + high_b) / 2
-    return _normal(a - b, centre_a - centre_b, math.hypot(centre_a - low_a, high_b - centre_b), method)
+    ends = math.hypot(centre_a - low_a, high_b - centre_b), math.hypot(high_a - centre_a, centre_b - low_b)
+    return _normal(a - b, centre_a - centre_b, *ends, method)
 
 
-def _normal(estimate: float, centre: float, below: float, method: str) -> Evidence:
-    error = below / float(ndtri(0.975))
-    return Evidence(estimate, lambda level: centre - error * float(ndtri(1 - level)), error, None, method)
+def _normal(estimate: float, centre: float, below: float, above: float, method: str) -> Evidence:
+    errors = [end / float(ndtri(0.975)) for end in (below, above)]
+    return Evidence(
+        estimate,
+        lambda level: centre - errors[0] * float(ndtri(1 - level)),
+        errors[0],
+        None,
+        method,
+        lambda level: centre + errors[1] * float(ndtri(1 - level)),
+    )
 
 
 def holm_levels(p_values: Sequence[float], levels: Sequence[float]) -> list[float]:

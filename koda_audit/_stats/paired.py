@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from koda_audit._stats.clusters import DRAWS, per_image, resampled_means, standard_error
-from koda_audit._stats.evidence import Evidence, lower_share, share
+from koda_audit._stats.evidence import Bound, Evidence, lower_share, share
 from koda_audit._stats.permutation import permutation_p_value
 
 
@@ -36,6 +36,7 @@ def mean_evidence(values: ArrayLike, image: ArrayLike, draws: int = DRAWS, seed:
         standard_error(sums, sizes),
         n,
         "bootstrap over images",
+        lambda level: -_quantile(-resampled[::-1], level),
     )
 
 
@@ -60,15 +61,28 @@ def fall_evidence(before: ArrayLike, after: ArrayLike, image: ArrayLike, draws: 
     estimate, error = float(sums.sum() / sizes.sum()), standard_error(sums, sizes)
     if sizes.max() == 1 and np.isin(sums, (-1, 0, 1)).all():
         lost, gained, n = int((sums > 0).sum()), int((sums < 0).sum()), len(sums)
-        return Evidence(estimate, lambda level: hits_lost(lost, gained, n, level), error, n, "exact McNemar")
-    resampled = np.sort(resampled_means(sums, sizes, draws, seed))
-    none = sign_flip_p_value(sums, draws, seed)
+        return Evidence(
+            estimate,
+            lambda level: hits_lost(lost, gained, n, level),
+            error,
+            n,
+            "exact McNemar",
+            lambda level: -hits_lost(gained, lost, n, level),
+        )
+    resampled = resampled_means(sums, sizes, draws, seed)
 
-    def bound(level: float) -> float:
-        found = _quantile(resampled, level)
-        return found if none <= level else min(found, 0.0)
+    def bound_of(sign: int) -> Bound:
+        means, none = np.sort(sign * resampled), sign_flip_p_value(sign * sums, draws, seed)
 
-    return Evidence(estimate, bound, error, len(sums), "paired bootstrap over images")
+        def bound(level: float) -> float:
+            found = _quantile(means, level)
+            return found if none <= level else min(found, 0.0)
+
+        return bound
+
+    below, above = bound_of(1), bound_of(-1)
+    method = "paired bootstrap over images"
+    return Evidence(estimate, below, error, len(sums), method, lambda level: -above(level))
 
 
 def hits_lost(lost: int, gained: int, n: int, level: float) -> float:

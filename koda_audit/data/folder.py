@@ -94,11 +94,26 @@ def load_folder(
 
 
 def class_images(name: str, root: Path, split: str) -> tuple[Path, dict[Path, list[Path]]]:
-    """The folder of the split (or the root, where there is none) and the files of its classes, in order.
+    """As ``class_folders``, with the files of each class.
+
+    Raises:
+        InputError: as there.
+        DataError: as there, or a class holds no images.
+    """
+    base, folders = class_folders(name, root, split)
+    files = {folder: _files_below(folder) for folder in folders}
+    for folder, found in files.items():
+        if not any(_ending(file) in IMAGE_ENDINGS for file in found):
+            raise DataError(f"class folder {folder} holds no images ({_KNOWN}): convert its images, or remove it")
+    return base, files
+
+
+def class_folders(name: str, root: Path, split: str) -> tuple[Path, list[Path]]:
+    """The folder of the split (or the root, where there is none) and the folders of its classes, in order.
 
     Raises:
         InputError: the root holds splits, but not this one; or none, and this is not the default one.
-        DataError: there are no class folders, they cannot be read, or one holds no images.
+        DataError: there are no class folders, or they cannot be read.
     """
     with reading(root):
         base = root / split if (root / split).is_dir() else root
@@ -114,11 +129,7 @@ def class_images(name: str, root: Path, split: str) -> tuple[Path, dict[Path, li
         )
     if not folders:
         raise DataError(f"dataset '{name}': {base} has no class folders with images (CLASS/NAME.jpg, .png or .webp)")
-    files = {folder: _files_below(folder) for folder in folders}
-    for folder, found in files.items():
-        if not any(_ending(file) in IMAGE_ENDINGS for file in found):
-            raise DataError(f"class folder {folder} holds no images ({_KNOWN}): convert its images, or remove it")
-    return base, files
+    return base, folders
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -27,10 +27,9 @@ ROUNDED = 1e-5  # outcomes are kept in float32
 
 
 class Found(NamedTuple):
-    """``evidence`` has large numbers for bad ones: for ``min`` it is of 1 minus the number. ``mirrored``: small."""
+    """``evidence`` has large numbers for bad ones: for ``min`` it is of 1 minus the number."""
 
     evidence: Evidence
-    mirrored: Evidence
     values: tuple[float, ...]  # of the model, and of the other side
     chance: float | None
     provenance: str | None = None
@@ -109,14 +108,10 @@ def _verdict(gate: Gate, found: Found, level: float, p_value: float | None) -> V
     smallest = None if bound is None else shown(evidence.smallest_detectable(limit, level))
     confidence = None if bound is None else 1 - level
     estimate = 1 - evidence.estimate if gate.kind == "min" else evidence.estimate
-    worst = None if found.mirrored.bound is None else found.mirrored.bound(level)
-    if worst is not None:
-        worst = {"min": worst, "max": 1 - worst}.get(gate.kind, -worst) if math.isfinite(worst) else None
-    verdict = Verdict(
-        gate, word, "", estimate, shown(bound), confidence, evidence.n, p_value, smallest, worst, found.chance
-    )
-    said = sentence(verdict, found.values, evidence.method)
-    return replace(verdict, sentence=said, provenance=found.provenance)
+    worst = None if evidence.above is None else shown(evidence.above(level))
+    seen = (estimate, shown(bound), confidence, evidence.n, p_value, smallest, worst, found.chance, found.provenance)
+    verdict = Verdict(gate, word, "", *seen)
+    return replace(verdict, sentence=sentence(verdict, found.values, evidence.method))
 
 
 def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
@@ -124,8 +119,7 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
     row = run.row(gate, gate.model, **reference)
     value = run.value(row)
     if not gate.compares:
-        bad, good = (_own(run, row, gate, low, draws) for low in (gate.kind == "min", gate.kind != "min"))
-        return Found(bad, good, (value,), run.chance(row))
+        return Found(_own(gate, run, row, draws), (value,), run.chance(row))
     if gate.against is None and baseline is None:
         raise GateError("no baseline is given: name one, or say against which model")
     other = run if gate.against is not None or baseline is None else baseline
@@ -139,15 +133,15 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
         )
     sides = ((other, before), (run, row)) if gate.kind == "max_drop" else ((run, row), (other, before))
     provenance = "same" if row.get("provenance") == before.get("provenance") else "changed"
-    (evidence, numbers), (mirrored, _) = (_change(gate, *each, draws) for each in (sides, sides[::-1]))
+    evidence, numbers = _change(gate, *sides, draws)
     if numbers is not None:
         value, earlier = numbers[::-1] if gate.kind == "max_drop" else numbers
     chances = run.chance(row), other.chance(before)
-    return Found(evidence, mirrored, (value, earlier), None if None in chances else chances[0], provenance)
+    return Found(evidence, (value, earlier), None if None in chances else chances[0], provenance)
 
 
-def _own(run: Run, row: Row, gate: Gate, low: bool, draws: int) -> Evidence:
-    """Of a number; or where ``low`` ones are bad, of 1 minus it."""
+def _own(gate: Gate, run: Run, row: Row, draws: int) -> Evidence:
+    low = gate.kind == "min"
     if _exact(gate):
         return exact(1 - run.value(row) if low else run.value(row))
     queries = _queries(run, row)

@@ -8,7 +8,7 @@ from pathlib import Path
 from koda_audit._arrays import choose_device
 from koda_audit.alignment.fit import method_arguments
 from koda_audit.alignment.tower_choice import tower_arguments
-from koda_audit.data.folder import FOLDER, class_images
+from koda_audit.data.folder import FOLDER, class_folders
 from koda_audit.data.load import check_dataset
 from koda_audit.data.prompts import custom_class_names, custom_templates
 from koda_audit.errors import InputError, KodaAuditError
@@ -45,10 +45,10 @@ def host_faults(plan: Plan) -> Iterator[Fault]:
 def _check_classes(data: DataName) -> None:
     """Raises InputError for a folder with a single class."""
     if data.name.startswith(FOLDER):
-        base, classes = class_images(data.name, Path(data.root), data.split)
+        base, classes = class_folders(data.name, Path(data.root), data.split)
         if len(classes) == 1:
             raise InputError(
-                f"{base} has a single class, {next(iter(classes)).name}, and nothing is to be told apart: expected "
+                f"{base} has a single class, {classes[0].name}, and nothing is to be told apart: expected "
                 "DIR/CLASS/NAME.jpg; where that folder holds the classes, make it the root"
             )
 
