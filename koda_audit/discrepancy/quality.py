@@ -131,11 +131,12 @@ def _texts(model: Embeddings, image: Vectors) -> Any:
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of cosines, and Student's interval, cut to what a cosine can be."""
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return mean, math.nan, math.nan
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return mean, mean - half, mean + half
+    return mean, max(mean - half, -1.0), min(mean + half, 1.0)
 
 
 def _share_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
