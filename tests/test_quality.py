@@ -56,6 +56,13 @@ def test_recall_is_that_of_sorting(block, monkeypatch):
     assert whole.n == N
 
 
+def test_the_interval_of_a_cosine_ends_where_cosines_do():
+    turned = Embeddings(np.eye(2), [[1.0, 0.0], [0.0, -1.0]])
+    members = pd.DataFrame({"direction": 1, "lobe": "positive", "row": [0, 1]})
+    cosine = of(lobe_quality(turned, turned, members), "pair_cosine")
+    assert (cosine.value, cosine.low, cosine.high) == (0, -1, 1)
+
+
 def test_intervals_are_student_and_wilson():
     found = lobe_quality(Embeddings(IMAGE, TEXT), Embeddings(IMAGE, TEXT), MEMBERS)
     cosines = (units(IMAGE) * units(TEXT)).sum(axis=1)[:8]
