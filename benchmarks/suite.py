@@ -78,7 +78,7 @@ def side(folder: str, output: str) -> Figures:
     if failures:
         raise RuntimeError(f"cells failed: {[cell.name for cell in failures]}")
     marks.append(("report", time.perf_counter()))
-    rows, _ = write_audit(plan, finished, failures, home / output)
+    rows, *_ = write_audit(plan, finished, failures, home / output)
     marks.append(("", time.perf_counter()))
     spent: dict[str, float] = dict.fromkeys(COLUMNS, 0.0)
     for (part, begun), (_, ended) in pairwise(marks):

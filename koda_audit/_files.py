@@ -122,8 +122,13 @@ def _inert(text: str) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (NaN and infinities become null), atomically."""
-    write_text(path, json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write strict JSON, atomically."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Strict JSON: NaN and infinities become null."""
+    return json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def strict(value: Any) -> Any:

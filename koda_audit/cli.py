@@ -14,6 +14,9 @@ from typing import Any
 import koda_audit
 from koda_audit.document import printable
 from koda_audit.errors import KodaAuditError, one_line_warnings, unknown
+from koda_audit.terminal import steady_output
+
+ALLOW_CODE = "allow code that comes with a model: py:module:function, or what its configuration names"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a gate failed, 2 could not run. Wrong usage leaves by SystemExit(2), as argparse does.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with steady_output():
+        return _run_command(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run_command(argv: list[str]) -> int:
     parser = _parser()
     at = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
     if at < len(argv) and argv[at] not in COMMANDS:
@@ -57,9 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("koda-audit: interrupted; what is embedded stays in the store", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `koda-audit … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except OSError as error:  # such as a name that is too long
         if os.environ.get("KODA_AUDIT_DEBUG") == "1":
             traceback.print_exc()
@@ -173,7 +177,12 @@ def _align_options(parser: argparse.ArgumentParser) -> None:
     add("--language", default="en", help="default: %(default)s")
     add("--koda_dtype", choices=["fp32", "host"], default="fp32", help="precision of the embeddings; default: fp32")
     add("--koda_store", type=Path, metavar="DIR", help="where embeddings are kept between runs")
-    add("--koda_allow_code", "--allow-code", action="store_true", help="allow --model py:module:function")
+    add(
+        "--koda_allow_code",
+        "--allow-code",
+        action="store_true",
+        help=ALLOW_CODE,
+    )
     for option in ("annotation_file", "custom_classname_file", "custom_template_file"):
         add(f"--{option}", default="" if option == "annotation_file" else None, help="as in clip_benchmark eval")
     add("--quiet", dest="verbose", action="store_false", help="print the table alone")
@@ -193,7 +202,10 @@ def _suite_options(parser: argparse.ArgumentParser) -> None:
         "--store", metavar="DIR", type=Path, help="embeddings and finished cells; default: ~/.cache/koda_store"
     )
     parser.add_argument(
-        "--allow-code", "--koda_allow_code", action="store_true", help="allow models given as py:, which run your code"
+        "--allow-code",
+        "--koda_allow_code",
+        action="store_true",
+        help=ALLOW_CODE,
     )
     parser.add_argument(
         "--quiet", action="store_true", help="no progress: verdicts, what failed, and where the report lies"

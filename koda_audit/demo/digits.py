@@ -150,7 +150,7 @@ def _is_complete(path: Path) -> bool:
 def _write_webdataset(path: Path, drawings: dict[Split, list[Sample]]) -> None:
     for split, samples in drawings.items():
         (path / split).mkdir(parents=True)
-        (path / split / "nshards.txt").write_text(f"{SHARDS}\n")
+        (path / split / "nshards.txt").write_text(f"{SHARDS}\n", "utf-8")
         size = -(-len(samples) // SHARDS)
         for number in range(SHARDS):
             with tarfile.open(path / split / f"{number}.tar", "w") as shard:
@@ -163,7 +163,7 @@ def _write_webdataset(path: Path, drawings: dict[Split, list[Sample]]) -> None:
                     else:
                         _add(shard, f"{sample.key}.txt", sample.caption.encode())
     for name, text in METADATA[path.name].items():
-        (path / name).write_text(text)
+        (path / name).write_text(text, "utf-8")
 
 
 def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:

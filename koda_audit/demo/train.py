@@ -229,7 +229,7 @@ def _open_blocks(model: open_clip.CLIP) -> None:
 def _write_model(model: open_clip.CLIP, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": PREPROCESS}
-    (output / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (output / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     weights = {
         name: value.half().contiguous() if value.is_floating_point() else value
         for name, value in model.state_dict().items()

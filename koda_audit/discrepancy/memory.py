@@ -52,7 +52,7 @@ def available_memory(device: torch.device | None = None) -> int | None:
         return int(free)
     table = Path("/proc/meminfo")
     if table.exists():
-        for line in table.read_text().splitlines():
+        for line in table.read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ from koda_audit._files import (
     atomic_write,
     check_writable,
     file_sha256,
+    json_text,
     reason,
     remove_abandoned,
     replace_folder,
     write_json,
-    write_text,
 )
 from koda_audit._options import several
+from koda_audit.document import printable
 from koda_audit.errors import InputError, StoreError
 from koda_audit.gates.gate import Gate, gate_of, read_gates
 from koda_audit.gates.judge import judge
@@ -129,17 +131,24 @@ def accept(run: str | Path, output: str | Path) -> int:
 
 
 def check_command(args: Namespace) -> int:
-    """Print the verdicts, write them where asked, and give the exit code."""
+    """Print the verdicts, write them where asked, and give their exit code, or 2 for a lost file."""
     found = check(args.run_folder, args.baseline, args.gates)
     print(terminal(found.verdicts))
-    if args.json is not None:
-        write_json(args.json, [verdict.record() for verdict in found.verdicts])
-    if args.markdown is not None:
-        write_text(args.markdown, markdown(found.verdicts))
-    if args.junit is not None:
-        with atomic_write(args.junit) as stream:
-            stream.write(junit(found.verdicts))
-    return found.exit_code
+    wanted: tuple[tuple[Path | None, Callable[[], bytes]], ...] = (
+        (args.json, lambda: json_text([verdict.record() for verdict in found.verdicts]).encode()),
+        (args.markdown, lambda: markdown(found.verdicts).encode()),
+        (args.junit, lambda: junit(found.verdicts)),
+    )
+    lost = 0
+    for file, content in wanted:
+        try:
+            if file is not None:
+                with atomic_write(file) as stream:
+                    stream.write(content())
+        except StoreError as error:  # such as a full disk: the other files, and the verdict, are not lost with it
+            print(f"koda-audit: error: {printable(str(error))}", file=sys.stderr)
+            lost = 2
+    return found.exit_code or lost
 
 
 def baseline_command(args: Namespace) -> int:

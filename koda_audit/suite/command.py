@@ -116,4 +116,7 @@ def tell(audit: Audit, quiet: bool) -> None:
         print(f"koda-audit: {len(failed)} failed: {printable(', '.join(failed))}", file=sys.stderr)
     if waiting := len(audit.failures) - len(failed):
         print(f"koda-audit: {waiting} steps are {NOT_YET}", file=sys.stderr)
+    if audit.unwritten is not None:
+        print(f"koda-audit: error: {printable(audit.unwritten)}", file=sys.stderr)
+        return
     print(f"Report: {printable(str(audit.folder / 'report.md'))} and report.html")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Audit:
     """A finished run: its folder, its table (``koda_audit.results.COLUMNS``), what failed, and the verdicts.
 
-    ``strongest``: the strongest group of each comparison and way; None without comparisons.
+    ``strongest``: the strongest group of each comparison and way; None without comparisons. ``unwritten``: why the
+    folder could not be written, as on a full disk.
     """
 
     folder: Path
@@ -37,11 +38,12 @@ class Audit:
     failures: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
     strongest: pd.DataFrame | None
+    unwritten: str | None = None
 
     @property
     def exit_code(self) -> int:
-        """2 where a cell failed or a gate has an error, else 1 where a gate failed, else 0."""
-        return 2 if self.failures else exit_code(self.verdicts)
+        """2 where a cell failed or a gate has an error, else 1 where a gate failed, else 2 without a folder, else 0."""
+        return 2 if self.failures else exit_code(self.verdicts) or (2 if self.unwritten else 0)
 
 
 def default_store() -> Path:
@@ -108,9 +110,9 @@ def run_suite(
     if unheld and earlier is None:
         say(f"warning: no --baseline is given, so {len(unheld)} gates will be ERROR: {', '.join(unheld)}")
     finished, failures = complete(plan, home, quiet, say, compute)
-    rows, verdicts = write_audit(plan, finished, failures, folder, earlier)
+    rows, verdicts, unwritten = write_audit(plan, finished, failures, folder, earlier)
     failed = {cell.name: error for cell, error in failures.items()}
-    return Audit(folder, frame(rows), failed, tuple(verdicts), strongest(finished))
+    return Audit(folder, frame(rows), failed, tuple(verdicts), strongest(finished), unwritten)
 
 
 def complete(

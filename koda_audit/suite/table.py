@@ -10,6 +10,7 @@ from typing import Any
 
 import koda_audit
 from koda_audit._files import digest, write_json
+from koda_audit.errors import StoreError
 from koda_audit.gates.check import VERDICTS
 from koda_audit.gates.judge import judge
 from koda_audit.gates.outputs import table_of
@@ -33,9 +34,12 @@ def write_audit(
     failures: Mapping[Cell, str],
     folder: Path,
     baseline: Run | None = None,
-) -> tuple[list[Result], list[Verdict]]:
+) -> tuple[list[Result], list[Verdict], str | None]:
     """The report, the table, the outcomes, the verdicts on the suite's gates and all else that an audit leaves; an
     earlier report there is replaced, unless it is the same.
+
+    Returns:
+        The table, the verdicts, and why nothing could be written, as on a full disk: the verdicts are not lost with it.
     """
     rows = [*results(plan, finished), *errors(plan, failures)]
     environment = environment_of(plan, finished)
@@ -46,7 +50,7 @@ def write_audit(
     ours = [path for path in Path(koda_audit.__file__).parent.rglob("*") if path.suffix != ".pyc"]
     made_of = digest([cells, records(rows), judged, environment, stamps(ours)])
     if is_current(folder, made_of):
-        return rows, verdicts
+        return rows, verdicts, None
     sections, tables = sections_of(plan, finished, failures)
     pictures = sample_pictures(finished)
 
@@ -63,8 +67,11 @@ def write_audit(
 
     title = f"Audit: {plan.suite.suite}"
     shown = table_of(verdicts) if verdicts else None
-    write_report(folder, title, sections, tables, rows, thumbnails, shown, environment, beside, made_of)
-    return rows, verdicts
+    try:
+        write_report(folder, title, sections, tables, rows, thumbnails, shown, environment, beside, made_of)
+    except StoreError as error:
+        return rows, verdicts, str(error)
+    return rows, verdicts, None
 
 
 def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:
