@@ -1,4 +1,4 @@
-"""A user's own loader, `py:module:function` or `py:path/to/file.py:function`. Only called where code was allowed."""
+"""A user's own loader, `py:module:function` or `py:path/to/file.py:function`, and the permission to run it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,61 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from koda_audit.errors import ModelError, unknown
+from koda_audit.errors import InputError, ModelError, unknown
 
 PYTHON = "py:"
+PYTHON_MODELS, ALIGNED_MODELS = "koda_python", "koda_aligned"  # the host's --model_type
+ALLOW = "add --allow-code (--koda_allow_code in clip_benchmark eval) if you trust it"
 SOURCE = "__koda_source__"  # attribute of a module: sha256 of the code that it runs
+
+
+# The host calls a loader without our options: what its command line was allowed.
+_allowed_in_host: ContextVar[bool] = ContextVar("allowed_in_host", default=False)
+
+
+def names_code(name: str, pretrained: str = "", model_type: str = "open_clip") -> str | None:
+    """What in the name of a model is Python to be run, directly or as the base of an aligned model; else None.
+
+    >>> names_code("py:mine.py:load"), names_code("alignments/a", "py:mine.py:load", "koda_aligned")
+    ('py:mine.py:load', 'py:mine.py:load')
+    >>> names_code("ViT-B-32", "openai")
+    """
+    if model_type == ALIGNED_MODELS:
+        return pretrained.partition(",")[0] if pretrained.startswith(PYTHON) else None
+    return name if name.startswith(PYTHON) or model_type == PYTHON_MODELS else None
+
+
+def check_permission(allow_code: bool, name: str, pretrained: str = "", model_type: str = "open_clip") -> None:
+    """The one place where it is asked whether code may run.
+
+    Raises:
+        InputError: the name reaches Python, and that was not allowed.
+    """
+    code = names_code(name, pretrained, model_type)
+    if code is not None and not allow_code:
+        raise InputError(f"model '{code}' runs code of yours: {ALLOW}")
+
+
+@contextmanager
+def allowed_in_host(allow_code: bool) -> Iterator[None]:
+    """Permission for the loaders that the host calls meanwhile."""
+    token = _allowed_in_host.set(allow_code)
+    try:
+        yield
+    finally:
+        _allowed_in_host.reset(token)
+
+
+def is_allowed_in_host() -> bool:
+    """Whether the host's command line gave permission."""
+    return _allowed_in_host.get()
 
 
 def load_python(model_name: str, pretrained: str, cache_dir: str | None, device: str) -> Any:

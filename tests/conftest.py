@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+collect_ignore_glob = ["attacks/[!t]*.py"]  # scripts, which attacks/test_attacks.py runs
+
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},

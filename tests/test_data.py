@@ -559,7 +559,7 @@ def test_a_remote_webdataset_is_downloaded_once(tmp_path: Path) -> None:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/w"
         assert read_text(url, "dataset_type.txt") == "retrieval"
-        assert read_text(url, "no such file") is None
+        assert read_text(url, "no_such_file") is None
         shards = local_shards(url, "test", str(tmp_path / "cache"))
         assert [shard.read_bytes() for shard in shards] == [
             (root / "test" / f"{number}.tar").read_bytes() for number in range(2)

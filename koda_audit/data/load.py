@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from koda_audit._files import digest, file_sha256
+from koda_audit.data.address import check_plain, is_remote
 from koda_audit.data.dataset import (
     Dataset,
     Kind,
-    Samples,
     digest_of,
     reading,
     sentence,
@@ -31,11 +29,12 @@ def check_dataset(name: str, root: str, split: str = "test") -> None:
     """Find what is wrong with a name and the layout of its folder before anything is loaded.
 
     Raises:
-        InputError: the host does not know the name (near matches shown), or its folder or split does not exist.
+        InputError: the host does not know the name (near matches shown), its folder or split does not exist, or its
+            address or path is one that a shell would obey.
         DataError: the folder cannot be read, or lacks shards, class folders or images in one.
     """
     if name.startswith((WEBDATASET, FOLDER)):
-        remote = name.startswith(WEBDATASET) and "://" in root
+        remote = name.startswith(WEBDATASET) and is_remote(root)
         with reading(root):
             if not remote and not Path(root).is_dir():
                 raise InputError(f"dataset '{name}': there is no folder {root} (--dataset_root)")
@@ -46,6 +45,7 @@ def check_dataset(name: str, root: str, split: str = "test") -> None:
         else:
             local_shards(root, split, None)
         return
+    _check_downloads(root, split)
     import clip_benchmark.datasets.builder as builder
 
     # the host has no list of its names, only one long chain of comparisons
@@ -80,7 +80,7 @@ def load_dataset(
         form = (read_text(root, "dataset_type.txt") or "classification").strip().lower()
         task = "zeroshot_retrieval" if form == "retrieval" else "zeroshot_classification"
     else:
-        form, task = "", get_dataset_default_task(name)
+        task = get_dataset_default_task(name)
     if task == "image_caption_selection":
         raise DataError(
             f"dataset '{name}' pairs an image with wrong captions: use the host's own image_caption_selection"
@@ -91,46 +91,54 @@ def load_dataset(
         names, templates = custom_class_names(classname_file, name), custom_templates(template_file, name)
     if name.startswith(FOLDER):
         return _checked(load_folder(name, Path(root), split, language, names, templates, hash_file))
-    samples: Samples
     if name.startswith(WEBDATASET):
         shards = local_shards(root, split, cache_dir)
         if kind == "classes":
-            _check_texts(root, {"classnames.txt": names, "zeroshot_classification_templates.txt": templates})
-        samples = TarSamples(shards, {"retrieval": "txt", "multilabel": "npy"}.get(form, "cls"))
+            names = tuple(names or _lines(root, "classnames.txt"))
+            templates = templates or _lines(root, "zeroshot_classification_templates.txt")
+        members = TarSamples(shards, {"retrieval": "txt", "multilabel": "npy"}.get(form, "cls"))
+        sums = [[shard.name, digest_of(shard, hash_file)] for shard in shards]
+        return _checked(Dataset(name, split, language, kind, members, digest([form, sums]), names, templates))
+    _check_downloads(root, split, annotation_file, language)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*shardshuffle.*")  # webdataset warns at every construction
-            built = build_dataset(
-                dataset_name=name,
-                root=root,
-                transform=identify,
-                split=split,
-                annotation_file=annotation_file,
-                download=True,
-                language=language,
-                task=task,
-                custom_template_file=template_file,
-                custom_classname_file=classname_file,
-                wds_cache_dir=cache_dir,
-            )
+        built = build_dataset(
+            dataset_name=name,
+            root=root,
+            transform=identify,
+            split=split,
+            annotation_file=annotation_file,
+            download=True,
+            language=language,
+            task=task,
+            custom_template_file=template_file,
+            custom_classname_file=classname_file,
+        )
     except (Exception, SystemExit) as error:  # the host's builders raise whatever they like, and some exit
         raise DataError(f"dataset '{name}' cannot be built from {root}, split {split}: {sentence(error)}") from error
     classes = tuple(map(str, built.classes)) if kind == "classes" and built.classes is not None else None
     templates = built.templates if kind == "classes" else None
-    content: Any
-    if name.startswith(WEBDATASET):
-        content = [[shard.name, digest_of(shard, hash_file)] for shard in shards]
-    else:
-        samples = indexed(built, kind, name)
-        content = host_content(samples, Path(root), annotation_file)
-    return _checked(Dataset(name, split, language, kind, samples, digest([form, content]), classes, templates))
+    samples = indexed(built, kind, name)
+    content = host_content(samples, Path(root), annotation_file)
+    return _checked(Dataset(name, split, language, kind, samples, digest(["", content]), classes, templates))
 
 
-def _check_texts(root: str, replaced: dict[str, Any]) -> None:
-    """The text files of a webdataset that the host reads: each must be there, or a custom one in its place."""
-    for file, custom in replaced.items():
-        if read_text(root, file) is None and custom is None:
-            raise DataError(f"{root}/{file} is missing: write one a line, or use the --custom_… option in its place")
+def _check_downloads(root: str, split: str, annotation_file: str = "", language: str = "en") -> None:
+    """Raises InputError for what the host would put into a shell's command line, and should not."""
+    for what, text in {
+        "the root": root,
+        "the split": split,
+        "the annotation file": annotation_file,
+        "the language": language,
+    }.items():
+        check_plain(what, text)
+
+
+def _lines(root: str, file: str) -> list[str]:
+    """The lines of a text file of a webdataset, as the host reads them."""
+    text = read_text(root, file)
+    if text is None:
+        raise DataError(f"{root}/{file} is missing: write one a line, or use the --custom_… option in its place")
+    return [line.strip() for line in text.splitlines()]
 
 
 def _checked(dataset: Dataset) -> Dataset:

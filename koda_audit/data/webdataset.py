@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from koda_audit._files import atomic_write, cache_folder, digest
+from koda_audit.data.address import check_address, is_remote
 from koda_audit.data.dataset import IMAGE_ENDINGS, Target, check_name, decode, reading, some_captions
 from koda_audit.errors import DataError, InputError
 
@@ -126,7 +127,7 @@ def shard_count(root: str, split: str) -> int:
         InputError: there is no such split.
         DataError: nshards.txt is missing, or holds no number.
     """
-    if "://" not in root:
+    if not is_remote(root):
         with reading(root):
             if not (Path(root) / split).is_dir():
                 found = ", ".join(sorted(file.parent.name for file in Path(root).glob("*/nshards.txt")))
@@ -147,7 +148,7 @@ def local_shards(root: str, split: str, cache_dir: str | None) -> list[Path]:
         DataError: a shard is missing.
     """
     count, shards = shard_count(root, split), []
-    if "://" not in root:
+    if not is_remote(root):
         for number in range(count):
             shards.append(Path(root) / split / f"{number}.tar")
             with reading(shards[-1]):
@@ -169,7 +170,7 @@ def local_shards(root: str, split: str, cache_dir: str | None) -> list[Path]:
 
 def read_text(root: str, name: str) -> str | None:
     """A small text file of a webdataset, or None where it does not exist."""
-    if "://" not in root:
+    if not is_remote(root):
         path = Path(root) / name
         with reading(path):
             return path.read_text("utf-8") if path.is_file() else None
@@ -181,6 +182,7 @@ def read_text(root: str, name: str) -> str | None:
 def _get(url: str, missing_ok: bool = False) -> Iterator[requests.Response]:
     import requests
 
+    check_address(url)
     try:
         with requests.get(url, stream=True, timeout=60) as answer:
             if not (missing_ok and answer.status_code == 404):

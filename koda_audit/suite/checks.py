@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koda_audit._yaml import Place, shown
+from koda_audit.data.address import check_address
 from koda_audit.errors import InputError, unknown
 from koda_audit.metrics import EVALUATED, METRICS, P_VALUE, listed
 from koda_audit.registry import alignments, measures
 from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
+from koda_audit.user_code import check_permission
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")  # ends of names that are no tags
 NEEDS: dict[str, Kind] = {
@@ -49,11 +51,11 @@ def _models(suite: Suite, base: Path, allow_code: bool) -> Iterator[Fault]:
         except InputError as error:
             yield Fault(place, f"models.{key}: {error}")
             continue
+        try:
+            check_permission(allow_code, model.model, model.pretrained, model.model_type)
+        except InputError as error:
+            yield Fault(place, f"models.{key}: {error}")
         if named.name.startswith(PYTHON):
-            if not allow_code:
-                yield Fault(
-                    place, f"models.{key}: '{model.model}' runs code of yours: add --allow-code if you trust it"
-                )
             if named.name.count(":") < 2:
                 yield Fault(place, f"models.{key}: expected py:module:function, found '{model.model}'")
         elif "," in model.model and not model.model.startswith(LOCAL):
@@ -87,6 +89,11 @@ def _data(suite: Suite, base: Path, found: dict[str, list[DataName]]) -> Iterato
             if path and not Path(path).is_file():
                 yield Fault(("datasets", key, field), f"datasets.{key}.{field}: there is no file {path}")
         for one in found[key]:
+            try:
+                if one.remote:
+                    check_address(one.root)
+            except InputError as error:
+                yield Fault(("datasets", key, "root"), f"datasets.{key}.root: {error}")
             if one.base is not None and not one.base.is_dir():
                 yield Fault(("datasets", key), f"datasets.{key}: there is no folder {one.base}", absent=True)
 

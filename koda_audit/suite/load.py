@@ -31,6 +31,7 @@ class Loaded:
     sha256: str
     missing: tuple[Fault, ...]
     line: Callable[[Place], int]
+    allow_code: bool  # whether code that comes with a model may run
 
     def refuse(self, faults: Iterable[Fault], others: Iterable[str] = ()) -> None:
         """Raises SuiteError for faults that were found later, if there are any; a line each, after ``others``."""
@@ -67,7 +68,7 @@ def load_suite(path: str | Path, allow_code: bool = False) -> Loaded:
     if stopping or suite is None:
         raise SuiteError("\n".join(f"{path}:{line}: {printable(sentence)}" for line, sentence in stopping))
     missing = (replace(f, sentence=f"{path}:{written.line(f.place)}: {printable(f.sentence)}") for f in found)
-    return Loaded(path, suite, written.sha256, tuple(missing), written.line)
+    return Loaded(path, suite, written.sha256, tuple(missing), written.line, allow_code)
 
 
 def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from koda_audit.data.address import is_remote
 from koda_audit.errors import InputError
 from koda_audit.suite.schema import Data, Model, Suite
 
@@ -103,7 +104,7 @@ class DataName:
 
     @property
     def remote(self) -> bool:
-        return "://" in self.root
+        return is_remote(self.root)
 
     @property
     def base(self) -> Path | None:
@@ -136,7 +137,7 @@ def expanded(path: str, base: Path) -> str:
     '/suites/data/coco'
     """
     path = with_variables(path)
-    return path if "://" in path else os.path.normpath(base / path)
+    return path if is_remote(path) else os.path.normpath(base / path)
 
 
 def model_name(key: str, model: Model, base: Path) -> ModelName:
@@ -222,7 +223,7 @@ def _kind(name: str, root: str, task: str | None) -> Kind | None:
     if task is not None:
         return "captions" if task == "zeroshot_retrieval" else "classes"
     if name.startswith(WEBDATASET):
-        if "://" in root:
+        if is_remote(root):
             return None
         try:
             form = (Path(root) / "dataset_type.txt").read_text("utf-8").strip().lower()
