@@ -36,8 +36,9 @@ def align(args: argparse.Namespace) -> None:
         KodaAuditError: anything that the options get wrong, before a model is loaded where it can be known by then.
     """
     args.koda_store = args.koda_store or default_store()
-    spec = ModelSpec(args.model, args.pretrained)
-    teacher = None if args.teacher is None else ModelSpec.parse(args.teacher)
+    code = args.koda_allow_code
+    spec = ModelSpec(args.model, args.pretrained, allow_code=code)
+    teacher = None if args.teacher is None else ModelSpec.parse(args.teacher, allow_code=code)
     given = {"teacher": teacher, "focus": args.members or None}
     objects = [name for name, value in given.items() if value is not None]
     for option in ("output", "model"):
@@ -51,7 +52,7 @@ def align(args: argparse.Namespace) -> None:
     members = None if not args.members else pd.concat(map(read_members, args.members))
     for model in (spec, teacher):
         if model is not None:
-            check_model(model, args.koda_allow_code)
+            check_model(model)
     check_numbers(args)
     check_share(args.koda_fit_share)
     check_dataset(args.dataset, dataset_root(args.dataset_root, args.dataset), args.split)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from PIL import Image
 
 from koda_audit.errors import InputError, KodaAuditWarning, ModelError, unknown
 from koda_audit.identity import foreign_code, identify
-from koda_audit.user_code import PYTHON, SOURCE, load_python, user_function, user_module
+from koda_audit.model_config import check_config, never_asking
+from koda_audit.user_code import (
+    ALIGNED_MODELS,
+    PYTHON,
+    PYTHON_MODELS,
+    SOURCE,
+    check_permission,
+    load_python,
+    user_function,
+    user_module,
+)
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
@@ -28,14 +39,18 @@ WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pth")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model: ``name`` as in the host's --model, ``pretrained`` as in its --pretrained."""
+    """Which model: ``name`` as in the host's --model, ``pretrained`` as in its --pretrained.
+
+    ``allow_code``: whether code of its own, a ``py:`` loader or what its configuration names, may run.
+    """
 
     name: str
     pretrained: str = ""
     model_type: str = "open_clip"
+    allow_code: bool = field(default=False, compare=False)
 
     @classmethod
-    def parse(cls, text: str, model_type: str = "open_clip") -> ModelSpec:
+    def parse(cls, text: str, model_type: str = "open_clip", allow_code: bool = False) -> ModelSpec:
         """`NAME[,PRETRAINED]`, as in the host's --pretrained_model.
 
         Raises:
@@ -44,7 +59,7 @@ class ModelSpec:
         name, *rest = text.split(",")
         if not name or len(rest) > 1:
             raise InputError(f"model '{text}': expected NAME,PRETRAINED with one comma at most (a path may hold none)")
-        return cls(name, rest[0] if rest else "", model_type)
+        return cls(name, rest[0] if rest else "", model_type, allow_code)
 
     @property
     def ignores_pretrained(self) -> bool:
@@ -76,26 +91,27 @@ class LoadedModel:
     identity: dict[str, Any]
 
 
-def check_model(spec: ModelSpec, allow_code: bool) -> None:
+def check_model(spec: ModelSpec) -> None:
     """Find what is wrong with a name before anything is loaded.
 
     Raises:
-        InputError: an unknown name or tag (near matches shown), a missing file, `py:` without permission.
+        InputError: an unknown name or tag (near matches shown), a missing file, code without permission.
         ModelError: the module or function of `py:` does not exist, or the module fails.
     """
-    if spec.name.startswith(PYTHON):
-        if not allow_code:
-            raise InputError(f"model '{spec.name}' runs code of yours: add --koda_allow_code if you trust it")
+    check_permission(spec.allow_code, spec.name, spec.pretrained, spec.model_type)
+    if spec.name.startswith(PYTHON) or spec.model_type == PYTHON_MODELS:
+        if not spec.name.startswith(PYTHON):
+            raise InputError(f"model '{spec.name}' of type {PYTHON_MODELS}: expected py:module:function")
         if spec.name.count(":") < 2:
             raise InputError(f"model '{spec.name}': expected py:module:function")
         with foreign_code(spec.name):
             user_function(spec.name)
     elif spec.name.startswith(LOCAL):
-        _check_folder(Path(spec.name[len(LOCAL) :]))
+        _check_folder(Path(spec.name[len(LOCAL) :]), spec.allow_code)
     elif spec.model_type != "open_clip":
         from clip_benchmark.models import MODEL_TYPES
 
-        if spec.model_type not in (*MODEL_TYPES, "koda_aligned"):
+        if spec.model_type not in (*MODEL_TYPES, ALIGNED_MODELS):
             raise InputError(unknown("model_type", spec.model_type, MODEL_TYPES))
     elif spec.name.startswith(HUB):
         return
@@ -125,7 +141,7 @@ def check_model(spec: ModelSpec, allow_code: bool) -> None:
             )
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, allow_code: bool) -> None:
     config = folder / "open_clip_config.json"
     try:
         if not folder.is_dir():
@@ -148,16 +164,22 @@ def _check_folder(folder: Path) -> None:
     wrong = [name for name, kind in parts.items() if not isinstance(model.get(name), kind)]
     if wrong:
         raise InputError(f"{config}: 'model_cfg' must hold {', '.join(wrong)}, as open_clip writes it")
+    if not allow_code:
+        check_config(model, config)
 
 
 def load_model(spec: ModelSpec, device: str = "cpu", cache_dir: str | None = None, language: str = "en") -> LoadedModel:
     """Load through the host's own loader.
 
     Raises:
+        InputError: it runs code without permission.
         ModelError: missing, truncated or foreign weights, a pickle that holds more than tensors, a loader that returns
             something else than (model, preprocess, tokenizer).
     """
-    with foreign_code(f"{spec.name},{spec.pretrained}"):
+    check_permission(spec.allow_code, spec.name, spec.pretrained, spec.model_type)
+    with foreign_code(f"{spec.name},{spec.pretrained}"), nullcontext() if spec.allow_code else never_asking():
+        if spec.ignores_pretrained and not spec.allow_code:
+            _check_loaded_configs(spec.name, cache_dir)
         return _loaded(spec, device, cache_dir, language)
 
 
@@ -199,6 +221,18 @@ def _loaded(spec: ModelSpec, device: str, cache_dir: str | None, language: str) 
     if quick_gelu:
         identity["quick_gelu_mismatch"] = True
     return LoadedModel(spec, model, preprocess, tokenizer, device, identity)
+
+
+def _check_loaded_configs(name: str, cache_dir: str | None) -> None:
+    """The configuration of a folder, or of a repository: open_clip reads its tokenizer's from the default cache."""
+    import open_clip
+
+    if name.startswith(LOCAL) or cache_dir is None:
+        check_config(open_clip.get_model_config(name), name)
+        return
+    for place in (cache_dir, None):
+        path = open_clip.download_pretrained_from_hf(name[len(HUB) :], "open_clip_config.json", cache_dir=place)
+        check_config(json.loads(Path(path).read_text("utf-8"))["model_cfg"], name)
 
 
 def _architecture(spec: ModelSpec) -> Any:

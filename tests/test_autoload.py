@@ -146,7 +146,9 @@ def test_unknown_and_broken_names_leave_with_2(folder):
 def test_code_of_the_user_needs_permission_for_any_task(folder):
     refused = python(folder, "-m", "clip_benchmark.cli", "eval", "--model_type", "koda_python")
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("koda_audit: error: --model_type koda_python runs code of yours")
+    assert refused.stderr.splitlines()[-1].startswith(
+        "koda_audit: error: model 'of type koda_python' runs code of yours"
+    )
     assert "Traceback" not in refused.stderr
     debug = python(folder, "-m", "clip_benchmark.cli", "eval", "--model_type", "koda_python", KODA_AUDIT_DEBUG="1")
     assert "Traceback" in debug.stderr

@@ -89,7 +89,7 @@ def test_real_photographs_under_a_real_model_are_those_of_whole_matrices(tmp_pat
     if not folder:
         pytest.skip("KODA_AUDIT_FIXTURES names no folder with photographs and a model")
     loader, checkpoint = (f"{folder}/mira/{name}" for name in ("mira_clip.py:load", "clip_final.pt"))
-    model = load_model(ModelSpec(f"py:{loader}", checkpoint))
+    model = load_model(ModelSpec(f"py:{loader}", checkpoint, allow_code=True))
     pairs = embed(model, load_dataset("folder/clothing", f"{folder}/clothing"), Store(tmp_path), quiet=True).pairs()
     assert len(pairs.image) == 713
     image, text = (np.asarray(side, dtype=np.float64) for side in (pairs.image, pairs.text))

@@ -27,20 +27,20 @@ def local(folder: Path) -> ModelSpec:
         ("ViT-B-32", "opnai", "unknown pretrained tag .*: did you mean 'openai'"),
         ("ViT-B-32", "", "would have random weights"),
         ("local-dir:/nowhere", "", "there is no folder /nowhere"),
-        ("py:module:function", "", "add --koda_allow_code"),
-        ("py:module", "x", "add --koda_allow_code"),
+        ("py:module:function", "", "add --allow-code"),
+        ("py:module", "x", "add --allow-code"),
     ],
 )
 def test_a_wrong_name_is_found_before_loading(name: str, pretrained: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_model(ModelSpec(name, pretrained), allow_code=False)
+        check_model(ModelSpec(name, pretrained))
 
 
 def test_a_folder_without_weights_is_not_a_random_model(tmp_path: Path) -> None:
     folder = write_tiny_clip(tmp_path / "m")
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(InputError, match="holds no weights"):
-        check_model(local(folder), allow_code=False)
+        check_model(local(folder))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_bad_configuration_is_found_before_loading(tmp_path: Path, config: str
     (tmp_path / "open_clip_config.json").write_text(config)
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=message):
-        check_model(local(tmp_path), allow_code=False)
+        check_model(local(tmp_path))
 
 
 class Evil:
@@ -121,10 +121,10 @@ def blind(pretrained, device):
 def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "my_loader.py"
     path.write_text(LOADER)
-    by_path = load_model(ModelSpec(f"py:{path}:good", str(tiny_clip)))
+    by_path = load_model(ModelSpec(f"py:{path}:good", str(tiny_clip), allow_code=True))
     assert by_path.identity["weights"] == load_model(local(tiny_clip)).identity["weights"]
     monkeypatch.chdir(tmp_path)  # a console script does not have the working folder on its path
-    assert load_model(ModelSpec("py:my_loader:good", str(tiny_clip))).identity == by_path.identity
+    assert load_model(ModelSpec("py:my_loader:good", str(tiny_clip), allow_code=True)).identity == by_path.identity
     for function, message in {
         "random": "its preprocessing is random",
         "pair": r"must return \(model, preprocess, tokenizer\)",
@@ -134,11 +134,11 @@ def test_a_users_own_loader(tiny_clip: Path, tmp_path: Path, monkeypatch: pytest
         "god": "unknown function in .*: did you mean 'good'",
     }.items():
         with pytest.raises(ModelError, match=message):
-            load_model(ModelSpec(f"py:{path}:{function}", str(tiny_clip)))
+            load_model(ModelSpec(f"py:{path}:{function}", str(tiny_clip), allow_code=True))
     with pytest.raises(ModelError, match="there is no module 'no_such_module'"):
-        load_model(ModelSpec("py:no_such_module:f", ""))
+        load_model(ModelSpec("py:no_such_module:f", "", allow_code=True))
     with pytest.raises(ModelError, match="there is no file"):
-        load_model(ModelSpec("py:nowhere.py:f", ""))
+        load_model(ModelSpec("py:nowhere.py:f", "", allow_code=True))
 
 
 def test_a_loader_runs_the_code_that_it_is_known_by(tmp_path: Path, tiny_clip: Path, tiny_clip_2: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_loader_runs_the_code_that_it_is_known_by(tmp_path: Path, tiny_clip: P
         (tmp_path / name).symlink_to(folder)
         path.write_text(LOADER + f"def load(pretrained, device): return good({str(tmp_path / name)!r}, device)\n")
         os.utime(path, (0, 0))
-        found.append(load_model(ModelSpec(f"py:{path}:load", "")).identity)
+        found.append(load_model(ModelSpec(f"py:{path}:load", "", allow_code=True)).identity)
         assert found[-1]["weights"] == load_model(local(folder)).identity["weights"]
     assert found[0]["architecture"]["source"] != found[1]["architecture"]["source"]
 
@@ -161,10 +161,10 @@ def test_a_package_that_changes_after_its_import_is_refused(
     (tmp_path / "koda_test_package" / "loader.py").write_text(LOADER)
     (tmp_path / "koda_test_package" / "lacking.py").write_text("from .missing import x")
     monkeypatch.syspath_prepend(tmp_path)
-    spec = ModelSpec("py:koda_test_package.loader:good", str(tiny_clip))
+    spec = ModelSpec("py:koda_test_package.loader:good", str(tiny_clip), allow_code=True)
     load_model(spec)
     with pytest.raises(ModelError, match=r"ModuleNotFoundError: No module named 'koda_test_package\.missing'"):
-        load_model(ModelSpec("py:koda_test_package.lacking:f"))
+        load_model(ModelSpec("py:koda_test_package.lacking:f", allow_code=True))
     (tmp_path / "koda_test_package" / "loader.py").write_text(LOADER + "# changed\n")
     with pytest.raises(ModelError, match=r"'koda_test_package\.loader' was changed after it was imported"):
         load_model(spec)
@@ -181,7 +181,7 @@ def test_a_package_that_changes_after_its_import_is_refused(
 def test_whatever_a_loader_raises_is_one_sentence(raised: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(raised)
     with pytest.raises(ModelError, match=said):
-        check_model(ModelSpec(f"py:{tmp_path}/odd.py:load"), allow_code=True)
+        check_model(ModelSpec(f"py:{tmp_path}/odd.py:load", allow_code=True))
 
 
 def test_a_model_whose_attributes_fail(tmp_path: Path, tiny_clip: Path) -> None:
@@ -198,7 +198,7 @@ def load(pretrained, device):
     )
     (tmp_path / "attributes.py").write_text(odd)
     with pytest.raises(ModelError, match=r"attributes.py:load,.* fails: TypeError: 'int' object is not callable"):
-        load_model(ModelSpec(f"py:{tmp_path}/attributes.py:load", str(tiny_clip)))
+        load_model(ModelSpec(f"py:{tmp_path}/attributes.py:load", str(tiny_clip), allow_code=True))
 
 
 def test_a_repository_on_the_hub_from_its_cache(tiny_clip: Path, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_labels_and_parsing() -> None:
 
 def test_a_bare_checkpoint_is_warned_about(tiny_clip: Path) -> None:
     with pytest.warns(UserWarning, match="takes architecture and preprocessing from 'ViT-B-32'"):
-        check_model(ModelSpec("ViT-B-32", str(tiny_clip / "open_clip_model.safetensors")), allow_code=False)
+        check_model(ModelSpec("ViT-B-32", str(tiny_clip / "open_clip_model.safetensors")))
 
 
 def test_the_quick_gelu_trap_is_loud(monkeypatch: pytest.MonkeyPatch, tiny_clip: Path) -> None:

@@ -17,6 +17,7 @@ from koda_audit.alignment.maps import Step, unit_rows
 from koda_audit.alignment.operator import Alignment, load_alignment
 from koda_audit.errors import InputError, KodaAuditWarning
 from koda_audit.models import ModelSpec, check_model, load_model
+from koda_audit.user_code import check_permission
 
 
 class AlignedModel(torch.nn.Module):
@@ -79,27 +80,30 @@ def check_row_wise(alignment: Alignment) -> None:
         )
 
 
-def check_aligned(spec: ModelSpec, allow_code: bool) -> None:
+def check_aligned(spec: ModelSpec) -> None:
     """Find what is wrong with a folder and its base before the base is loaded.
 
     Raises:
-        InputError: a base that is none, or an alignment that is bound to a gallery.
+        InputError: a base that is none or runs code without permission, or an alignment that is bound to a gallery.
         StoreError: the folder holds no whole alignment.
     """
+    check_permission(spec.allow_code, spec.name, spec.pretrained, spec.model_type)
     check_row_wise(load_alignment(spec.name))
-    check_model(ModelSpec.parse(spec.pretrained), allow_code)
+    check_model(ModelSpec.parse(spec.pretrained, allow_code=spec.allow_code))
 
 
-def load_aligned(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
-    """The host's loader signature: the base model with the alignment behind it.
+def load_aligned(
+    model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu", allow_code: bool = False
+) -> Any:
+    """The host's loader signature and a permission: the base model with the alignment behind it.
 
     Raises:
-        InputError: the alignment was fitted on another model.
+        InputError: the alignment was fitted on another model; the base runs code without permission.
         StoreError: the folder holds no whole alignment.
         ModelError: the base cannot be loaded.
     """
     alignment = load_alignment(model_name)
-    base = load_model(ModelSpec.parse(pretrained), device, cache_dir)
+    base = load_model(ModelSpec.parse(pretrained, allow_code=allow_code), device, cache_dir)
     fitted, here = alignment.info["model_hash"], base.identity["weights"]
     if fitted is None:
         warnings.warn(f"{model_name} does not say which model it was fitted on", KodaAuditWarning, stacklevel=2)

@@ -41,7 +41,7 @@ def check_all(base: Namespace, cli: ModuleType) -> None:
     models, datasets = listed_models(base, cli), _datasets(base, cli)
     base.koda_model = _reference(base, models) if task.compares else None
     for spec in dict.fromkeys([*models, *([base.koda_model] if base.koda_model else [])]):
-        check_model(spec, base.koda_allow_code)
+        check_model(spec)
     languages = base.language if isinstance(base.language, list) else [base.language]
     seen: set[Path] = set()
     for spec, dataset, language in product(models, datasets, languages):
@@ -121,7 +121,7 @@ def artefacts_of(output: Path) -> Path:
 
 def _reference(base: Namespace, models: list[ModelSpec]) -> ModelSpec:
     if base.koda_reference is not None:
-        reference = ModelSpec.parse(base.koda_reference, base.model_type)
+        reference = ModelSpec.parse(base.koda_reference, base.model_type, base.koda_allow_code)
     elif len(models) > 1:
         reference = models[0]
     else:
@@ -143,29 +143,30 @@ def listed_models(base: Namespace, cli: ModuleType) -> list[ModelSpec]:
         InputError: one that is none, or is listed twice, or a list that cannot be read.
     """
     listed = base.pretrained_model if isinstance(base.pretrained_model, list) else [base.pretrained_model]
+    kind, allow_code = base.model_type, getattr(base, "koda_allow_code", False)
     models: list[ModelSpec] = []
     if not any(listed):
         names, tags = (value if isinstance(value, list) else [value] for value in (base.model, base.pretrained))
-        models = [ModelSpec(name, tag, base.model_type) for name, tag in product(names, tags)]
+        models = [ModelSpec(name, tag, kind, allow_code) for name, tag in product(names, tags)]
     for name in filter(None, listed):
         if os.path.isfile(name):
-            models += [_pair(line, where, base.model_type) for where, line in _lines(name)]
+            models += [_pair(line, where, kind, allow_code) for where, line in _lines(name)]
         elif name in cli.model_collection:
-            models += [ModelSpec(model, tag, base.model_type) for model, tag in cli.model_collection[name]]
+            models += [ModelSpec(model, tag, kind) for model, tag in cli.model_collection[name]]
         else:
-            models.append(_pair(name, "--pretrained_model", base.model_type))
+            models.append(_pair(name, "--pretrained_model", kind, allow_code))
     twice = next((spec for number, spec in enumerate(models) if spec in models[:number]), None)
     if twice is not None:
         raise InputError(f"model '{twice.name},{twice.pretrained}' is listed twice")
     return models
 
 
-def _pair(text: str, where: str, model_type: str) -> ModelSpec:
+def _pair(text: str, where: str, model_type: str, allow_code: bool) -> ModelSpec:
     if text.count(",") != 1:
         raise InputError(
             f"{where}: '{text}' is no MODEL,PRETRAINED (with local-dir: and hf-hub: anything may follow the comma)"
         )
-    return ModelSpec.parse(text, model_type)
+    return ModelSpec.parse(text, model_type, allow_code)
 
 
 def _datasets(base: Namespace, cli: ModuleType) -> list[str]:

@@ -14,9 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from koda_audit.host.extension import ALIGNED_MODELS, PYTHON_MODELS, extend
+from koda_audit.host.extension import extend
 from koda_audit.host.options import default_store, extend_parser
 from koda_audit.registry import tasks
+from koda_audit.user_code import ALIGNED_MODELS, PYTHON_MODELS
 
 PACKAGES = ("koda-audit", "clip-benchmark", "open_clip_torch", "torch", "torchvision", "transformers", "webdataset")
 REINSTALL = "python -m pip install --force-reinstall --no-deps koda-audit (in a checkout: -e . instead of koda-audit)"

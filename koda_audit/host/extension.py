@@ -19,8 +19,9 @@ from koda_audit.document import printable
 from koda_audit.errors import InputError, KodaAuditError, PluginError, one_line_warnings
 from koda_audit.host.options import OURS, extend_parser
 from koda_audit.registry import tasks
+from koda_audit.terminal import steady_output
+from koda_audit.user_code import ALIGNED_MODELS, PYTHON_MODELS, allowed_in_host, check_permission, is_allowed_in_host
 
-PYTHON_MODELS, ALIGNED_MODELS = "koda_python", "koda_aligned"
 FOLDER = "folder/"  # as in koda_audit.data.folder, which imports torch
 
 Function = Callable[..., Any]
@@ -80,14 +81,14 @@ def _get_parser_args(cli: ModuleType, host: Function) -> Function:
 def _main_eval(cli: ModuleType, host: Function) -> Function:
     def main_eval(base: Namespace) -> Any:
         kind, allow_code = getattr(base, "model_type", None), getattr(base, "koda_allow_code", False)
-        if kind == PYTHON_MODELS and not allow_code:
-            raise InputError(f"--model_type {PYTHON_MODELS} runs code of yours: add --koda_allow_code if you trust it")
+        if kind == PYTHON_MODELS:
+            check_permission(allow_code, f"of type {kind}", model_type=kind)
         if kind == ALIGNED_MODELS:
             from koda_audit.host.aligned_model import check_aligned
             from koda_audit.host.arguments import listed_models
 
             for spec in listed_models(base, cli):
-                check_aligned(spec, allow_code)
+                check_aligned(spec)
         if base.task in getattr(base, OURS, ()):
             from koda_audit.host.arguments import check_all
 
@@ -97,7 +98,8 @@ def _main_eval(cli: ModuleType, host: Function) -> Function:
                 f"dataset '{folders[0]}': plain folders are for the tasks of koda_audit; --task "
                 "koda_aligned_classification --koda_alignment identity has the host's numbers"
             )
-        return host(base)
+        with allowed_in_host(allow_code):
+            return host(base)
 
     return main_eval
 
@@ -126,7 +128,7 @@ def _run(cli: ModuleType, host: Function) -> Function:
 def _main(cli: ModuleType, host: Function) -> Function:
     def main() -> Any:
         try:
-            with one_line_warnings():
+            with steady_output(), one_line_warnings():
                 return host()
         except KodaAuditError as error:
             if os.environ.get("KODA_AUDIT_DEBUG") == "1":
@@ -150,6 +152,7 @@ def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None,
     from koda_audit.identity import foreign_code
     from koda_audit.user_code import load_python
 
+    check_permission(is_allowed_in_host(), model_name, pretrained, PYTHON_MODELS)
     with foreign_code(f"{model_name},{pretrained}"):
         return load_python(model_name, pretrained, cache_dir, device)
 
@@ -157,7 +160,7 @@ def _load_python(model_name: str, pretrained: str, cache_dir: str | None = None,
 def _load_aligned(model_name: str, pretrained: str, cache_dir: str | None = None, device: str = "cpu") -> Any:
     from koda_audit.host.aligned_model import load_aligned
 
-    return load_aligned(model_name, pretrained, cache_dir, device)
+    return load_aligned(model_name, pretrained, cache_dir, device, is_allowed_in_host())
 
 
 def _say(sentence: str) -> None:

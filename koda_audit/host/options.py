@@ -105,7 +105,7 @@ def _shared_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--koda_allow_code",
         action="store_true",
-        help="allow --model_type koda_python, which runs the Python function that --model py:module:function names",
+        help="allow code that comes with a model: --model py:module:function, or what its configuration names",
     )
 
 

@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
         0. A model that is itself the reference is skipped: there is nothing to compare.
     """
     task = tasks().load(args.task)
-    spec = ModelSpec(args.model, args.pretrained, args.model_type)
+    spec = ModelSpec(args.model, args.pretrained, args.model_type, args.koda_allow_code)
     output = output_path(args, spec, args.dataset, args.language)
     if spec == args.koda_model:
         _say(args, f"'{spec.label}' is the reference: the other models are compared with it")

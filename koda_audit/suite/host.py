@@ -27,7 +27,7 @@ def host_faults(plan: Plan) -> Iterator[Fault]:
     for key in dict.fromkeys(cell.model for cell in needed):
         named = plan.models[key]
         try:
-            check_model(ModelSpec(named.name, named.pretrained, named.model_type), allow_code=True)
+            check_model(ModelSpec(named.name, named.pretrained, named.model_type, plan.loaded.allow_code))
         except KodaAuditError as error:
             yield Fault(("models", key), f"models.{key}: {error}")
     for data in dict.fromkeys(plan.on(cell) for cell in needed):

@@ -107,15 +107,17 @@ class Stock:
         key = (cell.model, cell.alignment, language)
         if key not in self._models:
             self._models.clear()
-            spec = ModelSpec(f"{LOCAL}{self.fitted(cell.needs[0])}") if cell.alignment else self.spec(cell.model)
-            check_model(spec, allow_code=True)  # whether it is allowed was asked when the suite was read
+            spec = self.spec(cell.model)
+            if cell.alignment:
+                spec = ModelSpec(f"{LOCAL}{self.fitted(cell.needs[0])}", allow_code=spec.allow_code)
+            check_model(spec)
             self._models[key] = load_model(spec, self.device, language=language)
         return self._models[key]
 
     def spec(self, model: str) -> ModelSpec:
         """What the suite calls by that name."""
         named = self.plan.models[model]
-        return ModelSpec(named.name, named.pretrained, named.model_type)
+        return ModelSpec(named.name, named.pretrained, named.model_type, self.plan.loaded.allow_code)
 
     def dataset(self, cell: Cell) -> Dataset:
         """The data of an "embed" cell."""
