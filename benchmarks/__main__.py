@@ -11,7 +11,7 @@ import json
 from importlib import import_module
 
 TABLES = {
-    "speed": ("speed", "ten constrained directions against one SPEC decomposition"),
+    "speed": ("speed", "whole calls of find_discrepancies against one decomposition"),
     "gram": ("gram", "the symmetric Gram accumulation against a plain product"),
     # a file named random.py would hide the standard library's module from all others here
     "memory": ("memory", "peak memory of the reduced path, from shards on disk"),

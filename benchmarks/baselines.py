@@ -1,6 +1,7 @@
 """Other methods on the same inputs and the same exact kernels A (target) and B (reference).
 
-KODA          coherence in A where that in B is at most 2/n, as find_discrepancies does by default
+ours          coherence in A where the mean of that in B is at most 2/n, turned, as find_discrepancies does
+KODA          coherence in A where that in B is at most 2/n, one direction after the other
 SPEC          leading eigenvectors of A - B
 cPCA alpha    leading eigenvectors of A - alpha B. Contrastive PCA proper, C_A - alpha C_B, wants the features of both
               models in one space; two models have two spaces, so the form over samples is the one that applies.
@@ -24,58 +25,60 @@ import pandas as pd
 import torch
 from agreement import Floats, share_found
 from common import Figures, data, data_options, measured, memory_rate, run_side, show
-from methods import generalised, koda, penalised
+from methods import generalised, koda, penalised, turned
 from rdx import rdx
 
 from koda_audit._kernels.bandwidth import fit_bandwidth
-from koda_audit._kernels.blocks import kernel_blocks
-from koda_audit._kernels.rbf import rbf_gram, scaled_points
+from koda_audit._kernels.table import kernel_blocks
 from koda_audit.discrepancy.findings import measures
-from koda_audit.discrepancy.lobes import lobes
+from koda_audit.discrepancy.groups import members
 
 ALPHAS = (0.5, 2.0, 10.0, 100.0)
 # of A, B and the number of directions: unit directions (n, T), and the weights (n, T) that order the samples of each
 Method = Callable[[torch.Tensor, torch.Tensor, int], tuple[Floats, Floats]]
 METHODS: dict[str, Method] = {
+    "ours": turned,
     "KODA": koda,
     "SPEC": partial(penalised, 1.0),
     **{f"cPCA {alpha:g}": partial(penalised, alpha) for alpha in ALPHAS},
     "generalised": generalised,
-    "RDX": rdx,
+    "RDX": lambda a, b, _: rdx(a, b),
 }
 
 
 def side(method: str, directions: int, sigmas: dict[str, dict[str, float]], source: dict[str, Any]) -> Figures:
     models = data(**source)
     vectors = {"target": models.target, "reference": models.reference}
-    a, b = (rbf_gram(scaled_points(vectors[role], sigmas[role])) for role in vectors)
+    exact = [kernel_blocks("rbf", vectors[role], sigmas[role]) for role in vectors]
+    a, b = (blocks.matrix() for blocks in exact)
     with measured() as figures:
         found, weights = METHODS[method](a, b, directions)
     x = torch.from_numpy(found)
     coherences = [(x * (kernel @ x)).sum(dim=0).numpy() for kernel in (a, b)]
     del a, b
-    exact = [kernel_blocks("rbf", vectors[role], sigmas[role]) for role in vectors]
-    every = lobes(weights, exact[0].part)
-    of_lobes = [{"direction": lobe.direction, **measures(lobe, *exact)} for lobe in every]
+    # a direction has two ends, and a group at each
+    read = list(enumerate(members(np.hstack([weights, -weights]))))
+    every = [(place % weights.shape[1], group) for place, group in read if group is not None]
+    of_groups = [{"direction": place, **measures(group.rows, group.weights, *exact)} for place, group in every]
     return {
         "n": models.n,
         "found": found.shape[1],
         "target": float(coherences[0].mean()),
         "reference": float(coherences[1].mean()),
         "ratio": float(np.median(coherences[0] / coherences[1])),
-        **best_lobes(pd.DataFrame(of_lobes)),
-        "groups": share_found([lobe.rows for lobe in every], models.lost),
+        **best_groups(pd.DataFrame(of_groups)),
+        "groups": share_found([group.rows for _, group in every], models.lost),
         **figures,
         "floor": 2 * 8 * models.n**2 / memory_rate(),
     }
 
 
-def best_lobes(measured: pd.DataFrame) -> dict[str, float]:
-    """Means over directions of the lobe that differs more between the models."""
+def best_groups(measured: pd.DataFrame) -> dict[str, float]:
+    """Means over directions of the group that differs more between the models."""
     best = measured.sort_values("excess").groupby("direction").last()
     return {
-        "lobe target": float(best["lobe_coherence_target"].mean()),
-        "lobe reference": float(best["lobe_coherence_reference"].mean()),
+        "group target": float(best["coherence_target"].mean()),
+        "group reference": float(best["coherence_reference"].mean()),
         "excess": float(best["excess"].mean()),
     }
 
@@ -107,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
         f"{options.directions} directions (RDX: 5 clusters, so at most 5 groups), n as below",
         rows,
         "target, reference: mean exact coherence of the directions (of RDX: of the normalised indicators of its "
-        "clusters), 1/n at random;\nratio: median of target / reference; lobe: the same for the samples at the end "
-        "of each direction that differs more;\nexcess: lobe target - lobe reference; groups found: share "
-        "of the planted lost groups of which some lobe consists to 90 %.",
+        "clusters), 1/n at random;\nratio: median of target / reference; group: the same for the samples at the end "
+        "of each direction that differs more;\nexcess: group target - group reference; groups found: share "
+        "of the planted lost groups of which some group consists to 90 %.",
     )

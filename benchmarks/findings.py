@@ -1,147 +1,127 @@
-"""What is called a finding, where the answer is known: on two views of the same groups, and on groups that were lost.
+"""What is called a finding, where the answer is known: sets of two models of which the lost groups are known.
 
-null       two noisy views (image and text, 500 samples) of the same 16 groups of 1 to 10 %: any finding is a false one.
-           The noise is .4, .7, 1.0 or 1.5 of the distance between centres, in turn.
-synthetic  the same with groups of 10, 5, 3, 3 and 1 % whose vectors say nothing in the reference; noise .4 to 1.0.
-clip       real features (--fixtures) with three groups of 3 % lost in the reference.
+Nothing is lost: any finding is a false one.
+    null          two noisy views of the same 16 groups of 1 to 10 %
+    gaussians     two draws of independent Gaussians
+    noisy-clip    real features with two draws of noise
+    half-columns  two halves of the columns of real features
 
-The planted sets are searched with exact kernels, with random features, and with exact kernels and varimax. A group is
-found where some lobe consists to 90 % of it and holds 30 % of it; it is a finding where such a lobe is
-stable enough. The table has a row per bound on the stability, so that the default can be judged.
+Groups are lost: their vectors say nothing in the reference.
+    synthetic     10, 5, 3, 3 and 1 % of 500 samples; n-300: of 300
+    clip          three groups of 15 of 500 samples with real features
+    strengths     four of 4 %, of whose inner products the reference keeps 0, .25, .5 and .75
+    factors       all levels of two factors of 8 levels, n = 480
+    sizes-N       5, 3, 2 and 1 % of 500, 2,000 and 8,000 samples
+    planted       8 of 40 groups of 2,000 samples
+    many-K        3, 8, 20 and 40 of 1 % of 8,000 samples
+
+A lost group is found where a group of Jaccard index .75 with it is reported; a reported group is false where its index
+with every lost group is below .5. Methods beside ours: see groupings.py. There is no floor of the seconds here: see
+`python benchmarks speed`.
+
+By default few sets of each kind, of at most 2,000 samples; --sets 20 --only synthetic for more of one, and --full for
+as many as acceptance asks for, which takes hours. Real features need --fixtures.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from common import CLIP_GROUPS, Planted, planted_in_clip, progress, show
-from numpy.typing import NDArray
-
-from koda_audit import find_discrepancies
-
-SAMPLES, GROUPS, COLUMNS = 500, 16, (64, 48)
-LOST = (0.10, 0.05, 0.03, 0.03, 0.01)
-NOISE = {"null": (0.4, 0.7, 1.0, 1.5), "synthetic": (0.4, 0.6, 0.8, 1.0)}
-BOUNDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
-PURE, PART = 0.9, 0.3
-HOW = ("exact", "random", "varimax")
-Rows = list[dict[str, Any]]
+from common import progress, show
+from groupings import METHODS, OURS, TOLD, Grouped
+from planting import KINDS, Kind
+from scores import TABLES, Rows, calibration, rows_of
 
 
-def two_views(kind: str, seed: int) -> Planted:
-    """Centres and, turned, the same centres; noise is drawn for each view."""
-    random = np.random.default_rng([seed, len(kind)])
-    noise = NOISE[kind][seed % 4]
-    lost = LOST if kind == "synthetic" else ()
-    sizes = [round(share * SAMPLES) for share in lost]
-    shares = np.geomspace(0.01, 0.10, GROUPS - len(lost))
-    rest = random.multinomial(SAMPLES - sum(sizes), shares / shares.sum())
-    label = random.permutation(np.repeat(np.arange(GROUPS), [*sizes, *rest]))
-    gone = label < len(lost)
-    views: dict[str, list[torch.Tensor]] = {"target": [], "reference": []}
-    for columns in COLUMNS:
-        centres = random.standard_normal((GROUPS, columns))
-        turned = centres @ np.linalg.qr(random.standard_normal((columns, columns)))[0]
-        held, kept = (c[label] + noise * random.standard_normal((SAMPLES, columns)) for c in (centres, turned))
-        kept[gone] = np.hypot(1, noise) * random.standard_normal((gone.sum(), columns))
-        views["target"].append(torch.from_numpy(held))
-        views["reference"].append(torch.from_numpy(kept))
-    sides = [dict(zip(("image", "text"), values, strict=True)) for values in views.values()]
-    return Planted(*sides, [np.flatnonzero(label == group) for group in range(len(lost))])
+def one_set(kind: str, seed: int, method: str, fixtures: Path | None) -> tuple[dict[str, Any], Rows]:
+    """What the run was, and a row per group: the lost group that it is most like, and how much."""
+    models, names = KINDS[kind].make(seed, fixtures)
+    start = time.perf_counter()
+    groups = METHODS[method](models, len(names))
+    ran = {"kind": kind, "seed": seed, "method": method, "seconds": time.perf_counter() - start, "names": names}
+    lost = [frozenset(group.tolist()) for group in models.lost]
+    return ran, [{"kind": kind, "seed": seed, "method": method, **_matched(group, lost)} for group in groups]
 
 
-def one_set(kind: str, seed: int, directions: int, how: str, frequencies: int, fixtures: str | None) -> Rows:
-    """A row per lobe with an excess: its stability, and the lost group that it consists of, or -1."""
-    torch.set_num_threads(1)
-    data = planted_in_clip(Path(str(fixtures)), seed) if kind == "clip" else two_views(kind, seed)
-    options: dict[str, dict[str, Any]] = {
-        "exact": {},
-        "random": {"path": "sample", "n_features": frequencies},
-        "varimax": {"rotation": "varimax"},
-    }
-    found = find_discrepancies(*data.models(), n_directions=directions, device="cpu", **options[how])
-    return [
-        {"kind": kind, "how": how, "seed": seed, "stability": row.stability, "group": _group(members, data.lost)}
-        for row in found.frame[found.frame["excess"] > 0].itertuples()
-        for members in [_members(found.subsets, row.direction, row.lobe)]
-    ]
-
-
-def _members(subsets: pd.DataFrame, direction: int, lobe: str) -> set[int]:
-    mine = (subsets["direction"] == direction) & (subsets["lobe"] == lobe)
-    return set(subsets[mine]["id"].astype(int))
-
-
-def _group(members: set[int], lost: list[NDArray[np.int64]]) -> int:
-    for number, group in enumerate(lost):
-        common = len(members & set(group.tolist()))
-        if common >= PURE * len(members) and common >= PART * len(group):
-            return number
-    return -1
+def _matched(group: Grouped, lost: Sequence[frozenset[int]]) -> dict[str, Any]:
+    indices = [len(group.rows & each) / len(group.rows | each) for each in lost]
+    best = int(np.argmax(indices)) if indices else -1
+    values = {name: value for name, value in vars(group).items() if name != "rows"}
+    return {**values, "n": len(group.rows), "match": best, "jaccard": indices[best] if indices else 0.0}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--null-sets", type=int, default=200, help="(default %(default)s)")
-    parser.add_argument("--planted-sets", type=int, default=20, help="(default %(default)s)")
-    parser.add_argument("--null-directions", type=int, default=5, help="(default %(default)s)")
-    parser.add_argument("--directions", type=int, default=10, help="of planted sets (default %(default)s)")
-    parser.add_argument("--frequencies", type=int, default=3000, help="of random features (default %(default)s)")
-    parser.add_argument("--fixtures", type=Path, help="folder with features_clip.npy: real features as well")
+    add = parser.add_argument
+    add("--sets", type=int, help="of each kind (default: few)")
+    add("--full", action="store_true", help="as many sets as acceptance asks for")
+    add("--only", nargs="+", choices=KINDS, metavar="KIND", help="default: those of at most 2,000 samples")
+    add("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=f"of: {'; '.join(METHODS)}. Default all")
+    add("--rivals-up-to", type=int, default=2000, help="samples, as theirs take n x n (default %(default)s)")
+    add("--koda-up-to", type=int, default=500, help="samples, for KODA (default %(default)s)")
+    add("--fixtures", type=Path, help="folder with features_clip.npy: kinds of real features as well")
+    add("--output", type=Path, help="folder for groups.csv, a row per group of each run")
+    add("--jobs", type=int, default=os.cpu_count(), help="sets at a time, of one thread each (default %(default)s)")
+
+
+def jobs(options: argparse.Namespace) -> list[tuple[str, int, str, Path | None]]:
+    chosen = []
+    for name in options.only or KINDS:
+        kind = KINDS[name]
+        if kind.fixtures and not options.fixtures:
+            continue
+        methods = [method for method in options.methods or METHODS if method in OURS or _runs(method, kind, options)]
+        chosen += [
+            (name, seed, method, options.fixtures) for seed, method in product(range(_count(kind, options)), methods)
+        ]
+    return sorted(chosen, key=lambda job: -KINDS[job[0]].n)  # the longest first, for cores that end together
+
+
+def _runs(method: str, kind: Kind, options: argparse.Namespace) -> bool:
+    """Whether a rival does: KODA reports ten groups of whatever it is given, and takes the longest."""
+    if not kind.lost and method in (*TOLD, "KODA"):
+        return False
+    return bool(kind.n <= (options.koda_up_to if method == "KODA" else options.rivals_up_to))
+
+
+def _count(kind: Kind, options: argparse.Namespace) -> int:
+    if not (options.only or options.full or kind.sets):
+        return 0
+    if options.sets is not None:
+        return int(options.sets)
+    return kind.full if options.full else max(kind.sets, 1)
 
 
 def run(options: argparse.Namespace) -> None:
-    kinds = {
-        "null": (options.null_sets, options.null_directions),
-        "synthetic": (options.planted_sets, options.directions),
-    }
-    if options.fixtures:
-        kinds["clip"] = (options.planted_sets, options.directions)
-    jobs = [
-        (kind, seed, count, how, options.frequencies, options.fixtures)
-        for kind, (sets, count) in kinds.items()
-        for how in (HOW[:1] if kind == "null" else HOW)
-        for seed in range(sets)
-    ]
-    rows: Rows = []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for done, found in enumerate(pool.map(one_set, *zip(*jobs, strict=True)), 1):
-            rows += found
-            progress(f"{done} of {len(jobs)} sets")
-    lobes = pd.DataFrame(rows)
-    table = [{"stability from": bound, **dict(_shares(lobes, kinds, bound))} for bound in (0.0, *BOUNDS)]
-    show(
-        f"{options.null_sets} null sets, {options.planted_sets} planted sets of each kind, n = {SAMPLES}",
-        table,
-        "false: null sets with any finding, of all; synthetic, clip: planted sets of which every group of 3 % and\n"
-        "more is found by a lobe that is so stable; 1 %: the same of the groups of 1 %; agree: lost groups that exact\n"
-        "and random kernels both find, of those that either finds. From 0: whatever the stability.",
-    )
-
-
-def _shares(lobes: pd.DataFrame, kinds: dict[str, tuple[int, int]], bound: float) -> Iterator[tuple[str, float]]:
-    stable = lobes[lobes["stability"] >= bound]
-    yield "false", float(stable[stable["kind"] == "null"]["seed"].nunique() / max(kinds["null"][0], 1))
-    for kind, wanted in (("synthetic", len(LOST) - 1), ("clip", CLIP_GROUPS)):
-        for how in HOW if kind in kinds else ():
-            found = stable[(stable["kind"] == kind) & (stable["how"] == how) & stable["group"].between(0, wanted - 1)]
-            complete = found.groupby("seed")["group"].nunique() == wanted
-            yield f"{kind}, {how}", float(complete.sum() / kinds[kind][0])
-    small = stable[(stable["kind"] == "synthetic") & (stable["how"] == "exact") & (stable["group"] == len(LOST) - 1)]
-    yield "1 %", float(small["seed"].nunique() / kinds["synthetic"][0])
-    agreed = {how: _findings(stable[stable["how"] == how]) for how in HOW}
-    both = agreed["exact"] & agreed["random"]
-    yield "agree", len(both) / max(len(agreed["exact"] | agreed["random"]), 1)
-
-
-def _findings(lobes: pd.DataFrame) -> set[tuple[str, int, int]]:
-    """Which lost groups of which sets were found."""
-    named = lobes[(lobes["kind"] != "null") & (lobes["group"] >= 0)]
-    return set(zip(named["kind"], named["seed"], named["group"], strict=True))
+    todo = jobs(options)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are spawned
+    runs, groups = [], []
+    spawned = get_context("spawn")  # a fork of a process whose threads have computed may wait for them for ever
+    with ProcessPoolExecutor(options.jobs, spawned, torch.set_num_threads, (1,)) as pool:
+        for done, (ran, found) in enumerate(pool.map(one_set, *zip(*todo, strict=True)), 1):
+            runs.append(ran)
+            groups += found
+            progress(f"{done} of {len(todo)}: {ran['kind']} {ran['seed']} {ran['method']} {ran['seconds']:.1f} s")
+    ran, columns = pd.DataFrame(runs), ["kind", "seed", "method", *Grouped.__annotations__, "n", "match", "jaccard"]
+    found = pd.DataFrame(groups, columns=columns if not groups else None)
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        found.to_csv(options.output / "groups.csv", index=False)
+    kinds = [kind for kind in KINDS if (ran["kind"] == kind).any()]
+    for lost, title, reading in TABLES:
+        some = [kind for kind in kinds if KINDS[kind].lost == lost]
+        table = [row for kind in some for row in rows_of(ran, found, kind)]
+        if table:
+            show(title, table, reading)
+    if (ran["method"] == "exact").any():
+        show(*calibration(ran, found))

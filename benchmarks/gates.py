@@ -132,8 +132,8 @@ def seeded(seed: int, sides: Mapping[str, Embeddings], samples: int) -> list[Fou
     search: dict[str, Any] = {"features": "random", "n_features": DRAWN, "n_directions": 2, "seed": seed}
     parts = [each.take(np.arange(samples)) for each in both]
     floor = self_excess(*parts, **search, device="cpu")
-    lobes = find_discrepancies(*parts, **search, device="cpu", floor=floor, halves=5).frame
-    findings = _row("koda_findings", float(lobes["finding"].sum()))
+    groups = find_discrepancies(*parts, **search, device="cpu", floor=floor, halves=5).groups
+    findings = _row("koda_findings", float(groups["finding"].sum()))
     words["koda_findings"] = verdict("koda_findings", replace(findings, value=0.0), findings, "max_rise")
     return [("seeds", metric, word) for metric, word in words.items()]
 

@@ -27,11 +27,13 @@ GROUPS, LOST, COLUMNS = 40, 8, 256  # columns of the image and of the text
 def side(folder: str, n_features: int) -> Figures:
     with measured() as figures:
         target, reference = (Embeddings.load(Path(folder) / role) for role in ("target", "reference"))
-        found = find_discrepancies(target, reference, path="reduced", n_features=n_features, device="cpu", halves=0)
+        found = find_discrepancies(
+            target, reference, path="reduced", n_features=n_features, n_directions=10, halves=0, device="cpu"
+        )
     flops, size = len(target) * (4 * n_features) ** 2, sum(path.stat().st_size for path in Path(folder).rglob("*.npy"))
     figures["floor"] = flops / product_rate() + size / memory_rate()
     figures["disk"] = size / 2**30
-    figures["gap"] = float((found.frame.duality_gap / found.frame.used_target).max())
+    figures["gap"] = found.subspace["duality_gap"] / found.subspace["used_target"]
     return figures
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from koda_audit._contrast.operators import DensePair
 from koda_audit._contrast.solve import solve_operators
+from koda_audit.discrepancy.turn import third_moments, turns
 
-TOLERANCE = 1e-6  # as find_discrepancies asks for
+TOLERANCE = 1e-6  # of the residual, for all alike
 # Lanczos vectors a direction: with 40 for ten of n = 1,500, alpha = 1, 10 and 100 take 41, 713 and 1,156 products; with
 # ARPACK's default of 21, 42, 3,645 and 5,072; with 160, 161, 381 and 723
 SUBSPACE = 4
@@ -21,6 +22,13 @@ SUBSPACE = 4
 def koda(a: Tensor, b: Tensor, count: int) -> tuple[Floats, Floats]:
     found = solve_operators(DensePair(a, b), 2 / len(a), count, tolerance=TOLERANCE).directions
     return found, found
+
+
+def turned(a: Tensor, b: Tensor, count: int) -> tuple[Floats, Floats]:
+    pair = DensePair(a, b)
+    x = solve_operators(pair, 2 / len(a), count, tolerance=TOLERANCE, block=count).directions
+    *_, (_, turn) = turns(third_moments(x)[None], range(1, count + 1))
+    return x @ turn[0], x @ turn[0]
 
 
 def penalised(alpha: float, a: Tensor, b: Tensor, count: int) -> tuple[Floats, Floats]:

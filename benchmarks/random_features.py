@@ -3,11 +3,11 @@
 exact  find_discrepancies(features="exact"): two n x n kernel matrices
 r      find_discrepancies(path="reduced", n_features=r): the Gram matrix of 4r features, streamed
 
-Each runs in a process of its own and includes widths, directions, exact coherences and lobes, not their stability.
+Each runs in a process of its own and includes widths, directions, groups and exact coherences, not stability.
 The floor is what neither can do without, at the rates measured in the same process: n^2 d flops for each of the two
 exact kernels that the coherences need, and 2 n^2 T for their products with T directions; beside that, for the exact
 side, the two kernel matrices made (n^2 d flops each), written once and read once, and for r features n D^2 flops of
-the Gram matrix (D = 4r) and 2 n r d for each model's phases. Iterations, widths and lobes are not in the floor.
+the Gram matrix (D = 4r) and 2 n r d for each model's phases. Iterations, widths and groups are not in the floor.
 
 Errors are shown twice: with one epsilon for all runs, which compares the kernels alone, and with the default epsilon
 of each run, max(2/n, 1/r) for random features and 2/n for the exact kernel, which is what a user gets.
@@ -17,20 +17,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from agreement import best_jaccard, ends, principal_cosines, share_found
+from agreement import best_jaccard, groups_of, principal_cosines, share_found
 from common import Figures, Planted, data, data_options, measured, memory_rate, product_rate, run_side, show
-from numpy.typing import NDArray
 
 from koda_audit import find_discrepancies
 
-COMPARED = 5  # directions, of the ten that are found
 KEPT = ("coherence_target", "coherence_reference", "used_target", "used_reference")
-Run = Mapping[str, NDArray[np.float64]]
 
 
 def side(r: int | None, epsilon: float | None, directions: int, output: str, source: dict[str, Any]) -> Figures:
@@ -38,16 +34,16 @@ def side(r: int | None, epsilon: float | None, directions: int, output: str, sou
     kind: dict[str, Any] = {"features": "exact"} if r is None else {"path": "reduced", "n_features": r}
     with measured() as figures:
         found = find_discrepancies(*models.models(), epsilon=epsilon, n_directions=directions, halves=0, **kind)
-    lobes = [part.id.to_numpy(dtype=np.int64) for _, part in found.subsets.groupby(["direction", "lobe"])]
-    by_direction = found.frame.drop_duplicates("direction")
-    values: dict[str, Any] = {name: by_direction[name].to_numpy() for name in KEPT}
-    np.savez(output, directions=found.directions, **values)
+    groups = groups_of(found.subsets)
+    np.save(output, found.directions)
     return {
         **figures,
         "n": models.n,
         "r": r,
         "epsilon": found.epsilon,
-        "groups": share_found(lobes, models.lost),
+        **{name: found.subspace[name] for name in KEPT},
+        "members": [sorted(group) for group in groups],
+        "groups": share_found(groups, models.lost),
         "floor": floor(models, r, found.directions.shape[1]),
         "output": output,
     }
@@ -65,25 +61,24 @@ def floor(models: Planted, r: int | None, directions: int) -> float:
     return float(flops / product_rate() + moved / memory_rate())
 
 
-def errors(run: Run, exact: Run) -> dict[str, float]:
-    """Means over the first five directions of |value / truth - 1|, and how far subsets and spans agree."""
-    count = min(COMPARED, run["directions"].shape[1], exact["directions"].shape[1])
-    mine, truth = ({name: values[..., :count] for name, values in each.items()} for each in (run, exact))
+def errors(run: Figures, exact: Figures) -> dict[str, float]:
+    """|value / truth - 1| of the means over the span, and how far groups and spans agree."""
 
-    def off(values: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-        return float(np.abs(values / true - 1).mean())
+    def off(value: float, true: float) -> float:
+        return abs(value / true - 1)
 
-    ratio = truth["coherence_target"] / truth["coherence_reference"]
-    smallest = principal_cosines(mine["directions"], truth["directions"]).min()
+    def ratio(of: Figures, kind: str) -> float:
+        return float(of[f"{kind}_target"] / of[f"{kind}_reference"])
+
+    mine, truth = ([set(group) for group in each["members"]] for each in (run, exact))
+    smallest = principal_cosines(np.load(run["output"]), np.load(exact["output"])).min()
     return {
-        "own target": off(mine["used_target"], mine["coherence_target"]),
-        "target": off(mine["coherence_target"], truth["coherence_target"]),
-        "own ratio": off(
-            mine["used_target"] / mine["used_reference"], mine["coherence_target"] / mine["coherence_reference"]
-        ),
-        "used ratio": off(mine["used_target"] / mine["used_reference"], ratio),
-        "ratio": off(mine["coherence_target"] / mine["coherence_reference"], ratio),
-        "Jaccard@50": best_jaccard(ends(truth["directions"]), ends(run["directions"])),
+        "own target": off(run["used_target"], run["coherence_target"]),
+        "target": off(run["coherence_target"], exact["coherence_target"]),
+        "own ratio": off(ratio(run, "used"), ratio(run, "coherence")),
+        "used ratio": off(ratio(run, "used"), ratio(exact, "coherence")),
+        "ratio": off(ratio(run, "coherence"), ratio(exact, "coherence")),
+        "Jaccard": best_jaccard(truth, mine),
         "angle deg": float(np.degrees(np.arccos(smallest))),
     }
 
@@ -91,7 +86,7 @@ def errors(run: Run, exact: Run) -> dict[str, float]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     data_options(parser, samples=16_000)
     parser.add_argument("--frequencies", type=int, nargs="+", default=[500, 1000, 3000], help="r a model")
-    parser.add_argument("--directions", type=int, default=10)
+    parser.add_argument("--directions", type=int, default=8)
     parser.add_argument("--epsilon", type=float, help="of all runs; default the largest of their own defaults")
 
 
@@ -103,13 +98,13 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def found(r: int | None, epsilon: float | None) -> Figures:
-            output = str(Path(folder) / f"{r}-{epsilon}.npz")
+            output = str(Path(folder) / f"{r}-{epsilon}.npy")
             settings = {"r": r, "epsilon": epsilon, "directions": options.directions}
             return run_side("random", **settings, output=output, source=source)
 
         variants = {"one": [found(r, common) for r in kinds], "default": [found(r, None) for r in kinds]}
         show_cost(f"n = {n}, {options.directions} directions", variants["default"])
-        show_errors(f"n = {n}, the first {COMPARED} of {options.directions} directions", variants)
+        show_errors(f"n = {n}, {options.directions} directions", variants)
 
 
 def label(figures: Figures) -> str:
@@ -121,15 +116,14 @@ def show_cost(title: str, sides: list[Figures]) -> None:
         {"kernel": label(one), "seconds": one["seconds"], "floor s": one["floor"], "peak GiB": one["peak"]}
         for one in sides
     ]
-    reading = "seconds: the whole call, with the default epsilon; the floor holds no iterations, widths or lobes."
+    reading = "seconds: the whole call, with the default epsilon; the floor holds no iterations, widths or groups."
     show(f"Cost: {title}", rows, reading)
 
 
 def show_errors(title: str, variants: dict[str, list[Figures]]) -> None:
     rows = []
     for name, (exact, *others) in variants.items():
-        truth = dict(np.load(exact["output"]))
-        compared = [errors(dict(np.load(other["output"])), truth) for other in others]
+        compared = [errors(other, exact) for other in others]
         # the exact row is last: it has no errors, and the first row names the columns
         for one, off in zip([*others, exact], [*compared, {}], strict=True):
             row = {"epsilons": name, "kernel": label(one), "epsilon": one["epsilon"], **off}
@@ -137,10 +131,9 @@ def show_errors(title: str, variants: dict[str, list[Figures]]) -> None:
     show(
         f"Error: {title}",
         rows,
-        "epsilons: one for all runs, or the default of each. Relative errors, means over directions: own target and "
-        "own ratio, of the\napproximate coherence, and of target / reference, against the exact one of the same "
-        "direction; used ratio, target and ratio, of the\nrun's approximate ratio, and of its exact values, against "
-        "those of the exact run's direction of the same rank. Jaccard@50: the 50\nheaviest samples of each end of the "
-        "exact directions, with the best end of the run; angle: the largest between the spans; groups\nfound: of the "
-        "planted lost groups, the share of which some lobe consists to 90 %.",
+        "epsilons: one for all runs, or the default of each. Relative errors of means over the directions: own target "
+        "and own ratio, of the\napproximate coherence, and of target / reference, against the exact one of the same "
+        "span; used ratio, target and ratio, of the\nrun's approximate ratio, and of its exact values, against those "
+        "of the exact run. Jaccard: of each group of the exact run with the\nbest of the run; angle: the largest "
+        "between the spans; groups found: of the planted lost groups, the share of which some group\nconsists to 90 %.",
     )

@@ -18,18 +18,25 @@ CLUSTERS = 5
 ROWS = 512  # of the matrices that are sorted at a time
 
 
-def rdx(a: Tensor, b: Tensor, _: int) -> tuple[Floats, Floats]:
-    """Normalised indicators (n, 5) of the clusters, and their samples' mean affinities to the cluster."""
+def rdx(a: Tensor, b: Tensor, count: int = CLUSTERS) -> tuple[Floats, Floats]:
+    """Normalised indicators (n, count) of the clusters, and their samples' mean affinities to the cluster."""
     affinity = affinities(a, b)
-    clustering = SpectralClustering(CLUSTERS + 1, affinity="precomputed", assign_labels="kmeans", random_state=0)
+    members, within = (part[:, :count] for part in clusters(affinity, count + 1))
+    return members / np.linalg.norm(members, axis=0).clip(min=1), within / np.linalg.norm(within, axis=0).clip(
+        min=1e-300
+    )
+
+
+def clusters(affinity: Floats, count: int) -> tuple[Floats, Floats]:
+    """Indicators (n, count) of the clusters, that of the highest mean affinity inside first, and their samples' mean
+    affinities to the cluster."""
+    clustering = SpectralClustering(count, affinity="precomputed", assign_labels="kmeans", random_state=0)
     labels = clustering.fit_predict(affinity)
-    members = np.stack([labels == label for label in range(CLUSTERS + 1)], axis=1).astype(float)
-    sizes = members.sum(axis=0)
+    members = np.stack([labels == label for label in range(count)], axis=1).astype(float)
+    sizes = members.sum(axis=0).clip(min=1)
     within = members * (affinity @ members) / sizes
-    kept = np.argsort(-within.sum(axis=0) / sizes)[:CLUSTERS]
-    indicators = (members / np.sqrt(sizes))[:, kept]
-    weights = within[:, kept] / np.linalg.norm(within[:, kept], axis=0)
-    return indicators, weights
+    order = np.argsort(-within.sum(axis=0) / sizes)
+    return members[:, order], within[:, order]
 
 
 def affinities(a: Tensor, b: Tensor) -> Floats:

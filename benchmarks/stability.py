@@ -1,4 +1,4 @@
-"""How much the findings depend on the random frequencies and on the samples, over r and n.
+"""How much the groups depend on the random frequencies and on the samples, over r and n.
 
 seeds   three runs on the same samples that draw other frequencies (and other pairs for the widths), compared in pairs
 parts   two runs with the same seed, each on two thirds of the samples, drawn anew; compared on the samples in common
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from agreement import Floats, jaccard, principal_cosines
+from agreement import groups_of, jaccard, principal_cosines
 from common import Planted, data, data_options, peak, progress, show
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from koda_audit._kernels.bandwidth import fit_bandwidth
 from koda_audit._kernels.rbf import scaled_points
 from koda_audit.discrepancy.result import Discrepancies
 
-SEEDS, COMPARED = 3, 5
+SEEDS, DIRECTIONS = 3, 8
 PAIRS, PART = 100_000, 10_000  # PART pairs at a time
 ROWS = 4_000
 PRODUCTS = 200  # of the power iteration; its value is then good to far more digits than are shown
@@ -35,26 +35,28 @@ PRODUCTS = 200  # of the power iteration; its value is then good to far more dig
 
 def found(models: Planted, r: int, seed: int) -> Discrepancies:
     return find_discrepancies(
-        *models.models(), features="random", n_features=r, n_directions=COMPARED, seed=seed, halves=0
+        *models.models(), features="random", n_features=r, n_directions=DIRECTIONS, seed=seed, halves=0
     )
 
 
 def across_seeds(models: Planted, r: int) -> dict[str, float]:
-    runs = [found(models, r, seed).directions for seed in range(SEEDS)]
-    pairs = list(combinations(runs, 2))
+    pairs = list(combinations([found(models, r, seed) for seed in range(SEEDS)], 2))
     return {
-        "Jaccard seeds": float(np.mean([jaccard(a, b) for a, b in pairs])),
-        "cosine seeds": float(np.mean([principal_cosines(a, b).mean() for a, b in pairs])),
+        "Jaccard seeds": float(np.mean([jaccard(groups_of(a.subsets), groups_of(b.subsets)) for a, b in pairs])),
+        "cosine seeds": float(np.mean([principal_cosines(a.directions, b.directions).mean() for a, b in pairs])),
     }
 
 
 def across_parts(models: Planted, r: int, seed: int) -> float:
-    """Jaccard index of the ends of two runs, both restricted to the samples that they share."""
+    """Jaccard index of the groups of two runs, both restricted to the samples that they share."""
     random = np.random.default_rng(seed)
     rows = [np.sort(random.choice(models.n, 2 * models.n // 3, replace=False)) for _ in range(2)]
-    shared = np.intersect1d(rows[0], rows[1])
-    parts: list[Floats] = [found(models.rows(part), r, 0).directions[np.isin(part, shared)] for part in rows]
-    return jaccard(*parts)
+    shared = set(np.intersect1d(rows[0], rows[1]).tolist())
+    runs = []
+    for part in rows:
+        groups = groups_of(found(models.rows(part), r, 0).subsets)
+        runs.append([common for group in groups if (common := shared & set(part[list(group)].tolist()))])
+    return jaccard(*runs)
 
 
 def approximation(models: Planted, r: int, seed: int) -> dict[str, float]:
@@ -107,10 +109,9 @@ def run(options: argparse.Namespace) -> None:
             progress(f"stability {rows[-1]}")
     highest = peak()
     show(
-        f"n and r as below, the first {COMPARED} directions, default epsilon, {SEEDS} seeds, "
+        f"n and r as below, {DIRECTIONS} directions, default epsilon, {SEEDS} seeds, "
         f"peak {'unknown' if highest is None else f'{highest:.2f} GiB'}",
         rows,
-        "Jaccard: the 50 heaviest samples at each end of a direction, with the best end of the other run, means over "
-        "pairs of runs; cosine: mean over\nthe principal angles between their spans; eigenvalue shift: relative; "
-        "seconds: of the whole row, five runs.",
+        "Jaccard: of each group with the best of the other run, means over pairs of runs; cosine: mean over the "
+        "principal angles between\nthe spans; eigenvalue shift: relative; seconds: of the whole row, five runs.",
     )

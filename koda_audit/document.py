@@ -36,7 +36,8 @@ class Picture:
 class Section:
     """One heading of the report: text, then the table, then pictures, then grids.
 
-    ``text`` is markdown: what comes from data goes through ``escape``. All other text is escaped by the report.
+    What is ``folded`` is there to look up, and closed until then. ``text`` is markdown: what comes from data goes
+    through ``escape``. All other text is escaped by the report.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Section:
     table: pd.DataFrame | None = None
     grids: tuple[SampleGrid, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    folded: bool = False
 
     @property
     def figures(self) -> tuple[Picture | SampleGrid, ...]:

@@ -6,10 +6,14 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 collect_ignore_glob = ["attacks/[!t]*.py"]  # scripts, which attacks/test_attacks.py runs
 
@@ -55,6 +59,21 @@ def write_webdataset(folder: Path, n: int = 20, shards: int = 2, kind: str = "re
     (folder / "classnames.txt").write_text("cat\ndog\nbird\n")
     (folder / "zeroshot_classification_templates.txt").write_text("a photo of a {c}\na drawing of a {c}\n")
     return folder
+
+
+def kernel_matrix(name: str, vectors: dict[str, torch.Tensor], sigmas: dict[str, float] | None = None) -> torch.Tensor:
+    """K/n of all samples, (n, n)."""
+    from koda_audit._kernels.table import kernel_blocks
+
+    return kernel_blocks(name, vectors, sigmas or {}).matrix()
+
+
+def polynomial_matrix(vectors: dict[str, torch.Tensor], degree: int = 3, offset: float = 1.0) -> torch.Tensor:
+    """K/n of any polynomial kernel, (n, n)."""
+    from koda_audit._kernels.polynomial import polynomial, polynomial_points
+
+    points = polynomial_points(vectors, offset)
+    return polynomial(points, points, degree) / len(points[0])
 
 
 @pytest.fixture(scope="session")

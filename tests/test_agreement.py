@@ -1,4 +1,4 @@
-"""k-means against lobes, on groups that one model holds apart and the other does not."""
+"""k-means against groups, those that one model holds apart and the other does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from koda_audit.discrepancy.agreement import COLUMNS, lobe_agreement
+from koda_audit.discrepancy.agreement import COLUMNS, group_agreement
 from koda_audit.discrepancy.points import kernel_points
 
 RANDOM = np.random.default_rng(0)
@@ -17,8 +17,7 @@ LABELS = np.repeat([0, 1, 2], 8)
 CENTRES = 5 * RANDOM.normal(size=(3, 6))
 APART = CENTRES[LABELS] + RANDOM.normal(size=(24, 6))
 MIXED = RANDOM.normal(size=(24, 6))
-LOBES = pd.DataFrame({"direction": [1, 1, 2], "lobe": ["positive", "negative", "positive"]})
-MEMBERS = LOBES.loc[LABELS].reset_index(drop=True).assign(row=np.arange(24), own=True)
+MEMBERS = pd.DataFrame({"group": LABELS + 1, "row": np.arange(24)})
 
 
 def sides(target, reference):
@@ -33,8 +32,8 @@ def widths(kernel):
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "cosine", "polynomial"])
-def test_lobes_separate_where_the_model_holds_them_apart(kernel):
-    found = lobe_agreement(kernel, sides(APART, MIXED), widths(kernel), MEMBERS).set_index(["model", "measure"])
+def test_groups_separate_where_the_model_holds_them_apart(kernel):
+    found = group_agreement(kernel, sides(APART, MIXED), widths(kernel), MEMBERS).set_index(["model", "measure"])
     assert (found.loc["target"]["value"] > 0.7).all()
     assert (found.loc["reference"].loc[["AMI", "ARI"], "value"] < 0.2).all()
     assert set(found.n) == {24}
@@ -42,7 +41,7 @@ def test_lobes_separate_where_the_model_holds_them_apart(kernel):
 
 
 def test_values_are_those_of_ten_seeded_runs():
-    found = lobe_agreement("rbf", sides(APART, MIXED), widths("rbf"), MEMBERS, seed=3)
+    found = group_agreement("rbf", sides(APART, MIXED), widths("rbf"), MEMBERS, seed=3)
     points = np.concatenate([MIXED / 2, MIXED / 3], axis=1)
     scores = [
         adjusted_rand_score(LABELS, KMeans(3, n_init=1, random_state=3 + run).fit_predict(points)) for run in range(10)
@@ -52,25 +51,25 @@ def test_values_are_those_of_ten_seeded_runs():
     assert row["std"] == pytest.approx(np.std(scores, ddof=1))
 
 
-def test_fewer_than_two_lobes_have_no_agreement():
+def test_fewer_than_two_groups_have_no_agreement():
     for members in (MEMBERS.head(0), MEMBERS.head(8)):
-        found = lobe_agreement("rbf", sides(APART, MIXED), widths("rbf"), members)
+        found = group_agreement("rbf", sides(APART, MIXED), widths("rbf"), members)
         assert found.empty
         assert tuple(found.columns) == COLUMNS
 
 
 def test_samples_that_are_all_alike():
     same = np.ones((24, 6))
-    found = lobe_agreement("cosine", sides(same, same), widths("cosine"), MEMBERS)
+    found = group_agreement("cosine", sides(same, same), widths("cosine"), MEMBERS)
     assert (found.value == 0).all()
 
 
-def test_a_sample_counts_where_it_is_the_lobes_own():
-    twice = MEMBERS.tail(8).assign(direction=3, lobe="positive", own=False)
+def test_a_sample_of_several_groups_counts_in_the_first():
+    twice = MEMBERS.tail(8).assign(group=4)
     both = pd.concat([MEMBERS, twice], ignore_index=True)
     for kernel in ("rbf", "cosine"):
         given = (kernel, sides(APART, MIXED), widths(kernel))
-        pd.testing.assert_frame_equal(lobe_agreement(*given, both), lobe_agreement(*given, MEMBERS))
+        pd.testing.assert_frame_equal(group_agreement(*given, both), group_agreement(*given, MEMBERS))
 
 
 def test_distances_of_points_are_those_of_the_kernel():

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "baselines": ["--samples", "300", "--directions", "2", "--methods", "KODA", "SPEC"],
-    "findings": ["--null-sets", "1", "--null-directions", "2", "--planted-sets", "1", "--directions", "2"],
+    "findings": ["--only", "gaussians", "n-300", "--sets", "1", "--methods", "exact", "SPEC", "RDX, told"],
+    "speed": ["--samples", "300"],
     "gates": ["--sets", "2", "--samples", "50"],
     "evaluation": ["--images", "30", "--captions", "2", "--width", "8", "--runs", "1"],
 }

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from koda_audit._kernels import blocks
-from koda_audit._kernels.blocks import kernel_blocks
-from koda_audit._kernels.table import KERNELS
+from koda_audit._kernels.table import KERNELS, kernel_blocks
 
 N = 300
 RANDOM = np.random.default_rng(0)
@@ -25,7 +24,7 @@ def kernel(name):
 
 
 def gram(name):
-    return KERNELS[name].gram(VECTORS, SIGMAS if KERNELS[name].has_bandwidth else {})
+    return kernel(name).matrix()
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -67,19 +67,19 @@ def test_two_models_end_to_end(
     text = (report / "report.md").read_text()
     pictures = sorted(path.name for path in (report / "figures").iterdir())
     subsets = sorted(path.stem for path in (report / "subsets").iterdir())
-    assert len(subsets) >= 4  # two directions both ways, a lobe or two
-    views = {f"{way}{view}.png" for way in ("", "reverse_") for view in ("lobes", "spectra", "map")}
+    assert subsets == [f"{way}group-{number:02d}" for way in ("", "reverse_") for number in (1, 2)]
+    findings = {way: dump["metrics"][f"koda_{way}findings"] for way in ("", "reverse_")}
+    drawn = {way for way, count in findings.items() if count}  # what is no finding has no picture
+    views = {f"{way}{view}.png" for way in drawn for view in ("groups", "spectra", "map")}
     assert views <= set(pictures)
     grids = set(pictures) - views
-    assert 1 <= len(grids) <= len(subsets)  # lobes without excess have no picture
+    assert len(grids) == sum(findings.values())
     assert {Path(name).stem for name in grids} <= set(subsets)
-    tables = {
-        f"{way}{name}.csv" for way in ("", "reverse_") for name in ("directions", "spectrum", "quality", "agreement")
-    }
+    tables = {f"{way}{name}.csv" for way in ("", "reverse_") for name in ("groups", "spectrum", "quality", "agreement")}
     assert {path.name for path in (report / "tables").iterdir()} == tables
     assert "What tiny2 and tiny can do on these groups" in text
     assert all(f"figures/{name}" in text for name in pictures)
-    with next((report / "subsets").glob("direction-01-*.csv")).open(newline="") as stream:
+    with next((report / "subsets").glob("group-01.csv")).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert rows[0]["id"].startswith("s00")
     assert float(rows[0]["weight"]) != 0

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics.pairwise import rbf_kernel
 
 from koda_audit._features.fourier import FourierFeatures
-from koda_audit._features.table import RANDOM_FEATURES
+from koda_audit._kernels.table import KERNELS
 from koda_audit.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -121,8 +121,8 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("vectors", "message"), MISFITS)
-@pytest.mark.parametrize("kernel", RANDOM_FEATURES)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_vectors_that_do_not_fit_any_map_of_the_table(kernel, vectors, message):
-    map = RANDOM_FEATURES[kernel](WIDTHS, SIGMAS if kernel == "rbf" else {}, 10, 0)
+    map = KERNELS[kernel].features(WIDTHS, SIGMAS if kernel == "rbf" else {}, 10, 0)
     with pytest.raises(InputError, match=message):
         map(vectors)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import kernel_matrix, polynomial_matrix
 
 from koda_audit._features.projection import ProjectedFeatures
-from koda_audit._features.table import RANDOM_FEATURES
-from koda_audit._kernels.polynomial import polynomial_gram
 from koda_audit._kernels.rbf import MODALITIES
-from koda_audit._kernels.table import KERNELS, POWERS
+from koda_audit._kernels.table import KERNELS
 from koda_audit.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +34,7 @@ def product(map, vectors=VECTORS):
 
 
 def exact(vectors=VECTORS, degree=1, offset=0.0):
-    return polynomial_gram(vectors, degree, offset).numpy() * N
+    return polynomial_matrix(vectors, degree, offset).numpy() * N
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -68,7 +67,7 @@ def test_scale_is_divided_out_once():
 def test_error_at_3000_columns_on_vectors_in_a_cone():
     """512 columns, cosines about .5; with rows of length 1 the error shrinks where samples are close."""
     values = {name: torch.from_numpy(1 + RANDOM.standard_normal((100, 512))) for name in ("image", "text")}
-    kernel, pairs = polynomial_gram(values, 1, 0.0).numpy() * 100, np.triu_indices(100, k=1)
+    kernel, pairs = polynomial_matrix(values, 1, 0.0).numpy() * 100, np.triu_indices(100, k=1)
     rmse = {}
     for normalised in (False, True):
         maps = [draw(3000, seed, {"image": 512, "text": 512}, normalised=normalised) for seed in range(10)]
@@ -120,10 +119,10 @@ PINNED = [[[-1.0, 1.0, -1.0], [1.0, 1.0, 1.0]], [[1.0, -1.0, 1.0], [1.0, 1.0, 1.
 
 
 def test_random_features_of_the_table_approach_their_kernels():
-    for name, map in RANDOM_FEATURES.items():
-        sigmas = {"image": 3.0, "text": 6.0} if KERNELS[name].has_bandwidth else {}
-        kernel = KERNELS[name].gram(VECTORS, sigmas).numpy() * N
-        assert np.sqrt(np.mean((product(map(WIDTHS, sigmas, 20_000, 0)) - kernel) ** 2)) < 0.06
+    for name, record in KERNELS.items():
+        sigmas = {"image": 3.0, "text": 6.0} if record.has_bandwidth else {}
+        kernel = kernel_matrix(name, VECTORS, sigmas).numpy() * N
+        assert np.sqrt(np.mean((product(record.features(WIDTHS, sigmas, 20_000, 0)) - kernel) ** 2)) < 0.06
 
 
 WRONG = [
@@ -147,7 +146,7 @@ def test_a_vector_without_direction_is_named():
         draw()({**VECTORS, "text": VECTORS["text"] * (torch.arange(N) != 3)[:, None]})
 
 
-@pytest.mark.parametrize("name", POWERS)
+@pytest.mark.parametrize("name", [name for name, record in KERNELS.items() if not record.has_bandwidth])
 def test_widths_that_would_not_be_used_are_refused(name):
     with pytest.raises(InputError, match=f"the {name} kernel has no bandwidth"):
-        RANDOM_FEATURES[name](WIDTHS, {"image": 1.0}, 10, 0)
+        KERNELS[name].features(WIDTHS, {"image": 1.0}, 10, 0)

@@ -1,61 +1,134 @@
-"""Directions, lobes and samples from two models' embeddings."""
+"""Groups of samples from two models' embeddings: planted ones are found, and what must not matter does not."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from koda_audit import Embeddings, find_discrepancies
 from koda_audit._contrast.solve import FewerDirections
 from koda_audit.discrepancy import memory
+from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.errors import DataError, InputError
 
+Floats = NDArray[np.float64]
+Pair = tuple[Embeddings, Embeddings]
 N = 90
-GROUPS = [np.arange(0, 15), np.arange(15, 30), np.arange(30, 45)]
+GROUPS = [set(range(15)), set(range(15, 30)), set(range(30, 45))]
 
 
-def models(seed=0, n=N, groups=GROUPS):
+def models(seed: int = 0) -> Pair:
     """Image and text of a model that holds the groups together, and of one that does not."""
     random = np.random.default_rng(seed)
-    reference = [random.standard_normal((n, 12)), 4 * random.standard_normal((n, 6))]
+    reference = [random.standard_normal((N, 12)), 4 * random.standard_normal((N, 6))]
     target = [part + random.standard_normal(part.shape) for part in reference]
     for part in target:
-        for group in groups:
+        for group in map(sorted, GROUPS):
             part[group] = part[group[0]] + 0.15 * part.std() * random.standard_normal((len(group), part.shape[1]))
     return Embeddings(*target), Embeddings(*reference)
 
 
-def best_purity(found, group, least=1):
-    """The largest share of ``group`` among the samples of any lobe of at least ``least`` of them."""
-    lobes = [set(part.id.astype(int)) for _, part in found.subsets.groupby(["direction", "lobe"])]
-    return max(len(lobe & set(group.tolist())) / len(lobe) for lobe in lobes if len(lobe) >= least)
+def lost(seed: int, sizes: list[int], n: int, classes: int, spread: float = 0.6) -> tuple[Pair, list[set[int]]]:
+    """Two noisy views of the same groups; those of ``sizes`` are noise in the second."""
+    random = np.random.default_rng(seed)
+    label = np.r_[np.repeat(np.arange(len(sizes)), sizes), len(sizes) + np.arange(n - sum(sizes)) % classes]
+    sides: tuple[list[Floats], list[Floats]] = ([], [])
+    for width in (32, 16):
+        held = random.standard_normal((label.max() + 1, width))[label] + spread * random.standard_normal((n, width))
+        other = held + 0.5 * random.standard_normal((n, width))
+        gone = label < len(sizes)
+        other[gone] = other.std() * random.standard_normal((gone.sum(), width))
+        sides[0].append(held)
+        sides[1].append(other)
+    return (Embeddings(*sides[0]), Embeddings(*sides[1])), [
+        set(np.flatnonzero(label == group).tolist()) for group in range(len(sizes))
+    ]
+
+
+def sets(found: Discrepancies, findings: bool = True) -> list[set[int]]:
+    chosen = found.subsets[found.subsets.finding.astype(bool)] if findings else found.subsets
+    return [set(part.id.astype(int)) for _, part in chosen.groupby("group")]
+
+
+def jaccard(one: set[int], other: set[int]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def overlaps(found: Discrepancies, groups: list[set[int]], findings: bool = True) -> list[float]:
+    """Of each planted group with the most similar group that was found."""
+    return [max((jaccard(group, part) for part in sets(found, findings)), default=0.0) for group in groups]
 
 
 @pytest.fixture(scope="module")
-def pair():
+def pair() -> Pair:
     return models()
 
 
 @pytest.fixture(scope="module")
-def found(pair):
-    return find_discrepancies(*pair, n_directions=4, halves=0)
+def found(pair: Pair) -> Discrepancies:
+    return find_discrepancies(*pair, n_directions=4)
 
 
+@pytest.mark.parametrize("features", ["exact", "random"])
 @pytest.mark.parametrize("modality", ["joint", "image", "text"])
-def test_planted_groups_are_returned_with_purity(pair, modality):
-    found = find_discrepancies(*pair, modality=modality, n_directions=4, halves=0)
-    for group in GROUPS:
-        assert best_purity(found, group, least=8) >= 0.9
-    assert found.frame.duality_gap.max() <= 1e-9
+def test_planted_groups_are_findings(modality: str, features: str, pair: Pair) -> None:
+    result = find_discrepancies(*pair, modality=modality, features=features, n_features=1000, halves=8)
+    assert min(overlaps(result, GROUPS)) >= 0.75
+    assert result.settings["path"] == ("dense" if features == "exact" else "sample")
+    assert result.subspace["n_directions"] >= 3
+    for name in ("used_target", "coherence_target"):
+        assert result.subspace["duality_gap"] <= 1e-4 * result.subspace[name]
 
 
-def kernels(pair, found):
+@pytest.mark.parametrize("features", ["exact", "random"])
+def test_groups_that_are_not_the_largest_are_findings_too(features: str) -> None:
+    """10, 6 and 6 % of 240 samples, among twelve groups that both hold."""
+    both, groups = lost(0, [24, 15, 15], 240, 12)
+    result = find_discrepancies(*both, features=features, n_features=1000, halves=12)
+    assert min(overlaps(result, groups)) >= 0.75
+    assert len(sets(result)) == 3
+    assert result.groups.finding.tolist() == sorted(result.groups.finding, reverse=True)  # findings first
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_noisy_views_of_the_same_groups_have_no_finding(seed: int) -> None:
+    both, _ = lost(seed, [], 240, 12)
+    for ways in (both, both[::-1]):
+        assert not find_discrepancies(*ways, halves=12).groups.finding.any()
+
+
+def test_two_overlapping_factors_of_eight_levels_are_found() -> None:
+    """Each sample lies in two lost groups of about 60, so that no direction of a contrast is a group."""
+    random = np.random.default_rng(2)
+    factors = random.integers(0, 8, (2, 480))
+    held = 0.4 * random.standard_normal((480, 48))
+    for factor in factors:
+        held += random.standard_normal((8, 48))[factor]
+    result = find_discrepancies(Embeddings(held), Embeddings(random.standard_normal((480, 48))), "image", halves=12)
+    groups = [set(np.flatnonzero(factor == level).tolist()) for factor in factors for level in range(8)]
+    assert sum(share >= 0.75 for share in overlaps(result, groups)) >= 14
+    assert all(max(jaccard(part, group) for group in groups) >= 0.5 for part in sets(result))  # and nothing else
+
+
+def test_a_large_group_among_small_ones_is_reported_once() -> None:
+    """A tenth of the samples: without the rule of repeats it comes in two parts."""
+    both, groups = lost(0, [100, *[20] * 7], 1_000, 20)
+    result = find_discrepancies(*both, halves=10)
+    assert min(overlaps(result, groups)) >= 0.9
+    assert sum(len(part & groups[0]) > len(part) / 2 for part in sets(result)) == 1
+    assert len(sets(result)) == 8
+
+
+def kernels(pair: Pair, found: Discrepancies) -> list[Floats]:
     """K/n of both models from SciPy's distances and the reported widths."""
     return [
         np.exp(
@@ -67,120 +140,258 @@ def kernels(pair, found):
     ]
 
 
-def test_a_planted_group_stands_out_at_any_width(found):
-    best = found.frame.sort_values("excess").iloc[-1]
-    assert best.excess > best.excess_narrower > 0
-    assert best.excess_wider > 0
-    same = find_discrepancies(models()[0], models()[0], n_directions=2)
-    assert same.frame[["excess", "excess_narrower", "excess_wider"]].abs().max(axis=None) == 0
-
-
-def test_a_width_that_cannot_be_reached_is_not_a_number(pair):
-    few = [Embeddings(model.image[:13], ids=model.ids[:13]) for model in pair]
-    frame = find_discrepancies(*few, modality="image", n_directions=1).frame
-    assert frame.excess_narrower.isna().all()  # 13 samples: the leading eigenvalue is never below 1/13 = .077 > .075
-    assert frame.excess_wider.notna().all()
-
-
-def test_every_number_from_the_kernels(pair, found):
+def test_every_number_of_a_group_from_the_kernels(pair: Pair, found: Discrepancies) -> None:
     a, b = kernels(pair, found)
-    assert len(found.frame) == 8
-    for row in found.frame.itertuples():
-        x = found.directions[:, row.direction - 1]
-        assert row.coherence_target == pytest.approx(x @ a @ x, rel=1e-9)
-        assert row.coherence_reference == pytest.approx(x @ b @ x, rel=1e-9)
-        assert row.coherence_reference <= 2 / N * (1 + 1e-9)
-        part = found.subsets.query("direction == @row.direction and lobe == @row.lobe")
+    assert found.groups.group.tolist() == list(range(1, len(found.groups) + 1))
+    assert found.directions.shape == (N, len(found.groups))
+    for row in found.groups.itertuples():
+        x = found.directions[:, row.group - 1]
+        part = found.subsets[found.subsets.group == row.group]
         rows = part.id.astype(int).to_numpy()
-        sign = 1 if row.lobe == "positive" else -1
-        np.testing.assert_array_equal(part.weight, sign * x[rows])
+        np.testing.assert_array_equal(part.weight, x[rows])
         assert part["rank"].tolist() == list(range(1, row.n + 1))
         assert (np.diff(part.weight) <= 0).all()
+        assert set(part.finding) == {row.finding}
+        sizes = np.arange(3, N + 1)
+        cosines = np.sort(x)[::-1].cumsum()[2:] / np.sqrt(sizes) / np.linalg.norm(x)
+        assert (row.n, row.fit) == (sizes[cosines.argmax()], pytest.approx(cosines.max()))
         w = np.zeros(N)
         w[rows] = x[rows] / np.linalg.norm(x[rows])
-        assert row.lobe_coherence_target == pytest.approx(w @ a @ w, rel=1e-9)
-        assert row.lobe_coherence_reference == pytest.approx(w @ b @ w, rel=1e-9)
-        assert row.excess == row.lobe_coherence_target - row.lobe_coherence_reference
+        assert row.coherence_target == pytest.approx(w @ a @ w, rel=1e-9)
+        assert row.coherence_reference == pytest.approx(w @ b @ w, rel=1e-9)
+        assert row.excess == row.coherence_target - row.coherence_reference
+        assert row.loss == pytest.approx(1 - row.coherence_reference / row.coherence_target)
         i, j = np.triu_indices(row.n, 1)
-        assert row.similarity_target == pytest.approx(N * a[rows[i], rows[j]].mean(), rel=1e-9)
-        assert row.similarity_reference == pytest.approx(N * b[rows[i], rows[j]].mean(), rel=1e-9)
-        kept = sign * x >= 2 / np.sqrt(N)
-        assert row.n == max(kept.sum(), 3)
+        within, kept = (N * gram[rows[i], rows[j]].mean() for gram in (a, b))
+        assert row.similarity_target == pytest.approx(within, rel=1e-9)
+        assert row.similarity_reference == pytest.approx(kept, rel=1e-9)
+        others = np.setdiff1d(np.arange(N), rows)
+        across, beyond = (N * gram[np.ix_(rows, others)].mean() for gram in (a, b))
+        assert row.separation == pytest.approx(1 - across / within, rel=1e-9)
+        assert row.retention == pytest.approx((kept - beyond) / (within - across), rel=1e-9)
+        assert row.image_share + row.text_share == pytest.approx(row.excess, rel=1e-9)
 
 
-def test_spectrum_and_widths_are_those_of_both_models(pair, found):
+def test_the_subspace_is_an_optimum_of_the_kernels(pair: Pair, found: Discrepancies) -> None:
+    """Orthonormal columns, epsilon in the mean, and no span that holds more for it: Fan's bound."""
+    a, b = kernels(pair, found)
+    x, held = found.directions, found.subspace
+    assert held["n_directions"] == x.shape[1] == 4  # each column has a group here
+    np.testing.assert_allclose(x.T @ x, np.eye(4), atol=1e-9)
+    mean = np.trace(x.T @ a @ x) / 4, np.trace(x.T @ b @ x) / 4
+    assert (held["coherence_target"], held["coherence_reference"]) == pytest.approx(mean, rel=1e-9)
+    assert (held["used_target"], held["used_reference"]) == pytest.approx(mean, rel=1e-6)
+    assert mean[1] <= found.epsilon * (1 + 1e-9)
+    assert found.epsilon == 2 / N
+    price = held["multiplier"]
+    bound = np.linalg.eigvalsh(a - price * b)[-4:].mean() + price * found.epsilon
+    assert -1e-12 <= bound - mean[0] <= held["duality_gap"] + 1e-9
+    assert held["duality_gap"] <= 1e-9
+    assert (x**3).sum(axis=0).min() > 0  # the sign of a column means something
+
+
+def test_spectrum_and_widths_are_those_of_both_models(pair: Pair, found: Discrepancies) -> None:
     for role, gram in zip(("target", "reference"), kernels(pair, found), strict=True):
         np.testing.assert_allclose(found.spectrum[role], np.linalg.eigvalsh(gram)[::-1][:20], rtol=1e-8)
         assert found.bandwidths[role]["lambda_max"] == pytest.approx(0.15, rel=1e-9)
 
 
-def test_directions_are_orthonormal_and_oriented(found):
-    np.testing.assert_allclose(found.directions.T @ found.directions, np.eye(4), atol=1e-12)
-    assert (found.directions.max(axis=0) >= -found.directions.min(axis=0)).all()
+def shown(model: Embeddings, order: NDArray[np.int64]) -> Embeddings:
+    """The same samples in another order."""
+    assert model.text is not None
+    return Embeddings(model.image[order], model.text[order], ids=[model.ids[row] for row in order])
 
 
-def test_the_order_of_the_reference_does_not_matter(pair, found):
-    shuffled = pair[1].aligned_to(tuple(np.random.default_rng(1).permutation(pair[1].ids)))
-    pd.testing.assert_frame_equal(find_discrepancies(pair[0], shuffled, n_directions=4, halves=0).frame, found.frame)
+def turned(values: Any, seed: int = 5) -> Floats:
+    """Rotated and moved."""
+    width = values.shape[1]
+    rotated: Floats = values @ np.linalg.qr(np.random.default_rng(seed).standard_normal((width, width)))[0] + 3.0
+    return rotated
 
 
-def test_the_units_of_a_model_do_not_matter(pair, found):
-    scaled = Embeddings(1000 * pair[0].image, 0.01 * pair[0].text)
-    frame = find_discrepancies(scaled, pair[1], n_directions=4, halves=0).frame
-    np.testing.assert_allclose(frame.coherence_target, found.frame.coherence_target, rtol=1e-7)
+ORDER = np.random.default_rng(6).permutation(N)
+SAME: dict[str, Callable[[Embeddings, Embeddings], Pair]] = {
+    "the same call": lambda a, b: (a, b),
+    "rows of the target": lambda a, b: (shown(a, ORDER), b),
+    "rows of the reference": lambda a, b: (a, shown(b, ORDER)),
+    "rows of both": lambda a, b: (shown(a, ORDER), shown(b, ORDER[::-1])),
+    "units of the target": lambda a, b: (Embeddings(1000 * a.image, 0.01 * a.text), b),
+    "units of the reference": lambda a, b: (a, Embeddings(0.001 * b.image, 7 * b.text)),
+    "rotation of the target": lambda a, b: (Embeddings(turned(a.image), turned(a.text)), b),
+    "rotation of the reference": lambda a, b: (a, Embeddings(turned(b.image), turned(b.text))),
+}
 
 
-def test_a_model_against_itself_has_no_excess(pair):
-    frame = find_discrepancies(pair[1], pair[1], n_directions=3).frame
-    np.testing.assert_allclose(frame.excess, 0, atol=1e-15)
-    np.testing.assert_allclose(frame.coherence_target, 2 / N, rtol=1e-9)
+@pytest.mark.parametrize("change", SAME)
+def test_what_does_not_matter(change: str, pair: Pair, found: Discrepancies) -> None:
+    other = find_discrepancies(*SAME[change](*pair), n_directions=4)
+    assert sorted(map(sorted, sets(other, False))) == sorted(map(sorted, sets(found, False)))
+    place = {frozenset(part): number for number, part in enumerate(sets(other, False))}
+    again = other.groups.iloc[[place[frozenset(part)] for part in sets(found, False)]].reset_index(drop=True)
+    for name in ("stability", "fit", "separation", "retention", "coherence_target", "coherence_reference"):
+        np.testing.assert_allclose(again[name], found.groups[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    assert again.verdict.tolist() == found.groups.verdict.tolist()
+    for name in ("multiplier", "coherence_target"):
+        assert other.subspace[name] == pytest.approx(found.subspace[name], rel=1e-7)
 
 
-def test_fixed_multiplier(pair):
+def test_the_order_of_the_rows_does_not_change_what_is_chosen() -> None:
+    """The number of directions, the halves and the sets, where groups are less clear."""
+    both, _ = lost(2, [24, 15, 15], 240, 12, spread=0.9)
+    order = np.random.default_rng(7).permutation(240)
+    other = find_discrepancies(shown(both[0], order), shown(both[1], order[::-1]), halves=6)
+    one = find_discrepancies(*both, halves=6)
+    assert one.subspace["n_directions"] == other.subspace["n_directions"]
+    assert sorted(map(sorted, sets(one, False))) == sorted(map(sorted, sets(other, False)))
+    np.testing.assert_allclose(np.sort(one.groups.stability), np.sort(other.groups.stability), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"n_directions": 6, "halves": 3}, {"path": "sample", "n_features": 150, "n_directions": 4}]
+)
+def test_the_same_call_twice_gives_the_same_bits(pair: Pair, settings: dict[str, Any]) -> None:
+    one, other = (find_discrepancies(*pair, **settings) for _ in range(2))
+    assert one.directions.tobytes() == other.directions.tobytes()
+    for name in ("groups", "subsets", "quality"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_exact=True)
+    assert one.settings == other.settings
+    assert one.subspace == other.subspace
+
+
+def test_another_seed_draws_other_halves(pair: Pair, found: Discrepancies) -> None:
+    other = find_discrepancies(*pair, n_directions=4, seed=1)
+    assert other.groups.stability.tolist() != found.groups.stability.tolist()
+    assert min(overlaps(other, GROUPS)) >= 0.75
+
+
+def test_the_two_ways_are_two_questions(pair: Pair) -> None:
+    assert max(overlaps(find_discrepancies(*pair[::-1], n_directions=4), GROUPS, findings=False)) < 0.5
+
+
+@pytest.mark.parametrize("options", [{"halves": 5}, {"n_directions": 3}, {"path": "sample", "n_features": 150}])
+def test_a_model_against_itself_has_no_excess_and_no_finding(pair: Pair, options: dict[str, Any]) -> None:
+    result = find_discrepancies(pair[1], pair[1], **options)
+    np.testing.assert_allclose(result.groups.excess.astype(float), 0, atol=1e-15)
+    assert not result.groups.finding.astype(bool).any()
+    assert set(result.groups.verdict) <= {"within floor"}
+
+
+def test_fixed_multiplier(pair: Pair) -> None:
     a, b = kernels(pair, found := find_discrepancies(*pair, n_directions=3, multiplier=1.0))
-    objective = found.frame.groupby("direction").first().eval("coherence_target - coherence_reference")
-    np.testing.assert_allclose(objective, np.linalg.eigvalsh(a - b)[::-1][:3], rtol=1e-9)
+    held = found.subspace
+    expected = np.linalg.eigvalsh(a - b)[-3:].mean()
+    assert held["coherence_target"] - held["coherence_reference"] == pytest.approx(expected, rel=1e-9)
+    assert held["multiplier"] == 1
     assert found.epsilon is None
-    assert found.frame.epsilon.isna().all()
+    assert found.settings["epsilon"] is None
+    assert min(overlaps(found, GROUPS)) >= 0.75
 
 
-def test_fewer_directions_when_epsilon_runs_out(pair):
+def test_more_directions_are_sought_where_the_last_ones_add_groups() -> None:
+    """24 lost groups of ten: more than the 20 directions that are tried first."""
+    both, groups = lost(3, [10] * 24, 360, 12, spread=0.3)
+    result = find_discrepancies(*both, modality="image", halves=5)
+    assert result.subspace["n_directions"] > 20
+    assert sum(share >= 0.75 for share in overlaps(result, groups, findings=False)) >= 20
+
+
+def test_no_group_leaves_empty_tables_with_their_columns(tmp_path: Path) -> None:
+    """Nine samples that have nothing in common: a direction is one of them, and a group has three."""
+    alone = Embeddings(np.eye(9))
+    result = find_discrepancies(alone, alone, modality="image", kernel="cosine", n_directions=1)
+    assert result.groups.empty
+    assert {"group", "n", "stability", "verdict", "near", "finding", "excess"} <= set(result.groups)
+    assert result.subsets.columns.tolist() == ["group", "id", "weight", "rank", "finding"]
+    assert len(result.groups) == result.directions.shape[1] == result.subsets.group.nunique()
+    result.save(tmp_path)
+
+
+def test_the_paper_s_read_out_has_groups_of_fifty_and_no_finding(pair: Pair) -> None:
+    result = find_discrepancies(*pair, n_features=40, n_directions=2, preset="paper")
+    assert result.groups.n.tolist() == [50, 50]
+    assert not result.groups.finding.any()
+    assert set(result.groups.verdict) <= {"not tested", "within floor", "not apart", "kept"}
+    order = np.argsort(-np.abs(result.directions), axis=0)[:50]
+    for number, rows in enumerate(order.T, 1):
+        assert set(result.subsets[result.subsets.group == number].id.astype(int)) == set(rows.tolist())
+
+
+def test_fewer_directions_when_epsilon_runs_out(pair: Pair) -> None:
+    """One after the other each must meet the quantile."""
+    settings = {"preset": "paper", "n_features": 50, "epsilon_quantile": 0.12, "n_directions": 80}
     with pytest.warns(FewerDirections, match="of 80 directions"):
-        found = find_discrepancies(*pair, n_directions=80, epsilon=0.004, halves=0)
-    assert 1 <= found.directions.shape[1] < 80
-    assert found.frame.direction.max() == found.directions.shape[1]
+        result = find_discrepancies(*pair, **settings)  # type: ignore[arg-type]
+    assert 1 <= result.directions.shape[1] == len(result.groups) < 80
 
 
-def test_saved_files_hold_the_same(found, tmp_path):
+def test_saved_files_hold_the_same(found: Discrepancies, tmp_path: Path) -> None:
     for _ in range(2):
         found.save(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "directions.npy",
-        "frame.csv",
+        "groups.csv",
+        "quality.csv",
         "settings.json",
         "subsets.csv",
     ]
     np.testing.assert_array_equal(np.load(tmp_path / "out/directions.npy"), found.directions)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out/frame.csv"), found.frame, rtol=1e-12)
+    kept = pd.read_csv(tmp_path / "out/groups.csv")
+    assert kept.columns.tolist() == found.groups.columns.tolist()
+    for name in found.groups.select_dtypes("number"):
+        np.testing.assert_allclose(kept[name].astype(float), found.groups[name].astype(float), rtol=1e-12)
+    assert kept.verdict.tolist() == found.groups.verdict.tolist()
     assert len(pd.read_csv(tmp_path / "out/subsets.csv")) == len(found.subsets)
+    assert len(pd.read_csv(tmp_path / "out/quality.csv")) == len(found.quality)
     settings = json.loads((tmp_path / "out/settings.json").read_text())
     assert {key: settings[key] for key in found.settings} == found.settings
     assert settings["epsilon"] == 2 / N
     assert settings["bandwidths"]["target"]["rows"] == N
+    assert settings["subspace"] == found.subspace
+    assert settings["spectrum"]["target"] == pytest.approx(found.spectrum.target.tolist())
 
 
-def test_class_prompts_stand_in_for_captions():
+def test_class_prompts_stand_in_for_captions() -> None:
     random = np.random.default_rng(0)
     image, labels = random.standard_normal((40, 5)), np.arange(40) % 10
     first, second = (Embeddings(image, labels=labels, class_text=random.standard_normal((10, 4))) for _ in range(2))
     assert find_discrepancies(first, second, n_directions=1).settings["modality"] == "joint"
 
 
-def only_image(n=20):
+def test_what_models_can_do_stands_beside_each_group() -> None:
+    """Accuracy of both, the classes they say, and the same numbers as the table of quality has."""
+    random = np.random.default_rng(1)
+    labels, prompts = np.arange(96) % 8, 3 * np.eye(8)
+    good = prompts[labels] + 0.3 * random.standard_normal((96, 8))
+    bad = good.copy()
+    bad[labels == 2] = random.standard_normal((12, 8))  # a class that the reference does not know
+    both = [Embeddings(image, labels=labels, class_text=prompts, class_names=list("abcdefgh")) for image in (good, bad)]
+    found = find_discrepancies(*both, modality="image")
+    first = found.groups.iloc[0]
+    assert first.finding
+    assert set(found.subsets[found.subsets.group == 1].id.astype(int)) == set(np.flatnonzero(labels == 2).tolist())
+    assert first.answers_target == "c 100%"
+    assert first.accuracy_target == 1
+    assert first.accuracy_reference < 0.5
+    right = (bad[labels == 2] @ prompts.T).argmax(axis=1) == 2
+    assert first.accuracy_reference == pytest.approx(right.mean())
+    for role in ("target", "reference"):
+        row = found.quality[(found.quality.group == 1) & (found.quality.model == role)]
+        row = row[row.measure == "zeroshot_accuracy"].iloc[0]
+        assert (first[f"accuracy_{role}"], first[f"accuracy_{role}_low"], first[f"accuracy_{role}_high"]) == (
+            row.value,
+            row.low,
+            row.high,
+        )
+    assert first.witness_classes == 1
+    assert first.witness_classes_p == 0.001
+    assert first.theme == "c 100% (0%)"
+
+
+def only_image(n: int = 20) -> Embeddings:
     return Embeddings(np.random.default_rng(n).standard_normal((n, 4)))
 
 
-FAULTS = [
+FAULTS: list[tuple[Any, dict[str, Any], str]] = [
     (only_image(), {}, "the target has no text, which modality='joint' needs: use modality='image'"),
     (only_image(), {"modality": "imge"}, "unknown modality 'imge': did you mean 'image'"),
     (only_image(), {"modality": "image", "kernel": "rbv"}, "unknown kernel 'rbv': did you mean 'rbf'"),
@@ -202,25 +413,25 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("model", "options", "message"), FAULTS)
-def test_faults_are_named(model, options, message):
+def test_faults_are_named(model: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_discrepancies(model, model, **options)
 
 
-def test_ids_must_match():
+def test_ids_must_match() -> None:
     other = Embeddings(only_image().image, ids=[f"x{i}" for i in range(20)])
     with pytest.raises(DataError, match="20 missing"):
         find_discrepancies(only_image(), other, modality="image")
 
 
-def test_memory_is_checked_before_any_matrix(monkeypatch):
+def test_memory_is_checked_before_any_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.available_memory() > 0
     monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: 10_000)
     with pytest.raises(InputError, match=r"20 samples need 19,200 bytes .* dense path, and 10,000 .* fewer samples"):
         find_discrepancies(only_image(), only_image(), modality="image", features="exact")
 
 
-def test_groups_lost_on_real_clip_features():
+def test_groups_lost_on_real_clip_features() -> None:
     """Three groups of like captions and images, mutually unlike, whose rows say nothing in the reference."""
     folder = os.environ.get("KODA_AUDIT_FIXTURES")
     if not folder:
@@ -241,7 +452,7 @@ def test_groups_lost_on_real_clip_features():
     for group in groups:
         noise = np.random.default_rng(0).standard_normal((2, len(group), features.shape[2]))
         lost[:, group] = noise / np.linalg.norm(noise, axis=2, keepdims=True)
-    found = find_discrepancies(Embeddings(*features), Embeddings(*lost), n_directions=5, halves=0)
-    for group in groups:
-        assert best_purity(found, group, least=8) >= 0.9
-    assert found.frame.duality_gap.max() <= 1e-6
+    found = find_discrepancies(Embeddings(*features), Embeddings(*lost))
+    assert min(overlaps(found, [set(group.tolist()) for group in groups])) >= 0.75
+    assert len(sets(found)) == 3
+    assert found.subspace["duality_gap"] <= 1e-6

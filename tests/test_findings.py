@@ -1,23 +1,26 @@
-"""From directions to findings: splitting, stability on random halves, floors and verdicts."""
+"""From groups to findings: what kernels say about a group, floors, and verdicts."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from koda_audit import Embeddings, find_discrepancies
-from koda_audit._kernels.blocks import kernel_blocks
+from koda_audit._kernels.blocks import Blocks
+from koda_audit._kernels.table import kernel_blocks
+from koda_audit.discrepancy import findings
 from koda_audit.discrepancy.find import self_excess
-from koda_audit.discrepancy.findings import Rule, measures, owned, verdicts
-from koda_audit.discrepancy.lobes import Lobe, lobes
-from koda_audit.discrepancy.paths import Goal
-from koda_audit.discrepancy.search import search
-from koda_audit.discrepancy.stability import stability
+from koda_audit.discrepancy.findings import Rule, evenly, held_apart, measures, verdicts
+from koda_audit.discrepancy.groups import Group
+from koda_audit.discrepancy.pool import Pool
+from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.stability import Tested as Stable
 from koda_audit.errors import InputError
 
 N, LOST = 240, [range(24), range(24, 40)]  # 10 % and 6.7 % of the samples
@@ -40,162 +43,227 @@ def two_views(seed: int, lost: list[range], groups: int = 12) -> tuple[Embedding
     return Embeddings(image, text), Embeddings(other_image, other_text)
 
 
-def members(found, row):
-    return set(found.subsets.query("direction == @row.direction and lobe == @row.lobe").id.astype(int))
+def sets(found: Discrepancies) -> list[set[int]]:
+    """The samples of each finding."""
+    chosen = found.subsets[found.subsets.finding.astype(bool)]
+    return [set(part.id.astype(int)) for _, part in chosen.groupby("group")]
 
 
-def test_lost_groups_are_findings_and_two_views_of_the_same_are_none():
+def test_lost_groups_are_findings_and_two_views_of_the_same_are_none() -> None:
     found = find_discrepancies(*two_views(0, LOST), n_directions=4, floor=0.0)
-    sets = [members(found, row) for row in found.frame[found.frame.finding].itertuples()]
-    assert len(sets) == 2
+    assert len(sets(found)) == 2
     for group in LOST:
-        assert max(len(lobe & set(group)) / len(lobe | set(group)) for lobe in sets) > 0.8
-    assert found.subsets[found.subsets.finding].groupby(["direction", "lobe"]).ngroups == 2
+        assert max(len(part & set(group)) / len(part | set(group)) for part in sets(found)) > 0.8
     null = find_discrepancies(*two_views(1, []), n_directions=4)
-    assert not null.frame.finding.any()
-    assert null.frame.stability.between(0, 1).all()
+    assert not null.groups.finding.any()
+    assert null.groups.stability.between(0, 1).all()
 
 
-def test_the_floor_takes_findings_away():
+def test_the_floor_takes_findings_away() -> None:
     models = two_views(0, LOST)
-    settings = {"n_directions": 2, "halves": 3}
+    settings: dict[str, Any] = {"n_directions": 2, "halves": 3}
     free = find_discrepancies(*models, **settings)
-    assert free.frame.floor.isna().all()
-    held = find_discrepancies(*models, **settings, floor=float(free.frame.excess.max()))
-    assert (held.frame.verdict == "within floor").all()
+    assert free.groups.floor.isna().all()
+    held = find_discrepancies(*models, **settings, floor=float(free.groups.excess.max()))
+    assert (held.groups.verdict == "within floor").all()
+    assert (held.groups.floor == free.groups.excess.max()).all()
     assert self_excess(models[0], models[0], n_directions=2) == 0
-    shaken = Embeddings(models[0].image + 1e-3, models[0].text * 1.001)
-    assert 0 <= self_excess(models[0], shaken, n_directions=2) < 1e-3 * free.frame.excess.max()
+    shaken = Embeddings(models[0].image + 1e-3, models[0].text * 1.001)  # type: ignore[operator]
+    assert 0 <= self_excess(models[0], shaken, n_directions=2) < 1e-3 * free.groups.excess.max()
 
 
-def test_without_halves_nothing_is_tested():
+def test_self_excess_is_the_largest_excess_of_the_groups() -> None:
+    models = two_views(0, LOST)
+    for settings in ({"n_directions": 3}, {"n_directions": 3, "modality": "image", "seed": 2}):
+        found = find_discrepancies(*models, **settings, halves=0)  # type: ignore[arg-type]
+        assert self_excess(*models, **settings) == pytest.approx(found.groups.excess.max())
+
+
+def test_without_halves_nothing_is_tested() -> None:
     found = find_discrepancies(*two_views(0, LOST), n_directions=2, halves=0)
-    assert found.frame.stability.isna().all()
-    assert set(found.frame.verdict) <= {"not tested", "within floor"}
-    assert not found.frame.finding.any()
+    assert found.groups.stability.isna().all()
+    assert set(found.groups.verdict) == {"not tested"}
+    assert not found.groups.finding.any()
+    assert not found.groups.near.any()
 
 
-def test_modality_shares_add_up_to_the_excess():
+def test_modality_shares_add_up_to_the_excess() -> None:
     target, reference = two_views(0, LOST)
     same_text = Embeddings(reference.image, target.text)
-    frame = find_discrepancies(target, same_text, n_directions=2, halves=0).frame
+    frame = find_discrepancies(target, same_text, n_directions=2, halves=0).groups
     np.testing.assert_allclose(frame.image_share + frame.text_share, frame.excess, rtol=1e-9, atol=1e-12)
     best = frame.sort_values("excess").iloc[-1]
     assert best.image_share > 0.8 * best.excess
 
 
-def test_two_groups_at_one_end_are_told_apart():
-    random = np.random.default_rng(0)
-    centres = 3 * np.eye(4)[[0] * 8 + [1] * 8 + [2] * 104]
-    points = torch.from_numpy(centres + 0.2 * random.standard_normal((120, 4)))
-    x = np.r_[np.full(16, 0.24), np.full(104, -0.02)]
-    part = kernel_blocks("rbf", {"image": points}, {"image": 1.0}).part
-    found = lobes((x / np.linalg.norm(x))[:, None], part)
-    assert [(lobe.name, sorted(lobe.rows.tolist())) for lobe in found[:2]] == [
-        ("positive-a", list(range(8))),
-        ("positive-b", list(range(8, 16))),
-    ]
-    together = kernel_blocks("rbf", {"image": points}, {"image": 30.0}).part  # so wide that all are alike
-    assert [lobe.name for lobe in lobes((x / np.linalg.norm(x))[:, None], together)] == ["positive", "negative"]
-
-
-def test_stability_is_the_mean_best_overlap():
-    """A lobe that is the whole of a strong group comes back; samples at random do not. Only the seed decides."""
-    target, reference = two_views(0, LOST)
-    blocks = [
-        kernel_blocks(
-            "rbf",
-            {"image": torch.from_numpy(model.image), "text": torch.from_numpy(model.text)},
-            {"image": 5.0, "text": 4.5},
-        )
-        for model in (target, reference)
-    ]
-    random = np.random.default_rng(0)
-    rows = (np.array(LOST[0]), random.choice(N, 20, False))
-    given = [Lobe(number, "positive", each, np.ones(len(each))) for number, each in enumerate(rows)]
-    directions = np.zeros((N, 2))
-    goal = Goal(2 / N, None, 4, None, seed=0)
-    first, again, other = (
-        stability(given, directions, *blocks, goal=g, halves=6) for g in (goal, goal, Goal(2 / N, None, 4, None, 1))
-    )
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert first[0] > 0.75 > 0.3 > first[1]
-
-
-VERDICTS = [
-    (0.1, 0.9, math.nan, "finding"),
-    (0.1, 0.75, math.nan, "finding"),
-    (0.1, 0.74, math.nan, "unstable"),
-    (0.1, math.nan, math.nan, "not tested"),
-    (0.1, 0.9, 0.1, "within floor"),
-    (0.0, 0.9, math.nan, "within floor"),
-    (1e-9, 0.9, math.nan, "within floor"),  # rounding
-    (-0.1, 0.9, math.nan, "within floor"),
+APART = {"excess": 0.1, "coherence_target": 0.2, "separation": 0.8, "retention": 0.1}
+VERDICTS: list[tuple[dict[str, float], str]] = [  # what differs from a finding of stability .9; the word
+    ({}, "finding"),
+    ({"stability": 0.6}, "finding"),
+    ({"separation": 0.3, "retention": 0.5}, "finding"),
+    ({"retention": -3.0}, "finding"),
+    ({"floor": 0.09}, "finding"),
+    ({"stability": 0.59}, "unstable"),
+    ({"stability": 0.9, "min_stability": 0.91}, "unstable"),
+    ({"stability": math.nan}, "not tested"),
+    ({"again": True}, "repeat"),
+    ({"again": True, "stability": 0.1}, "repeat"),
+    ({"again": True, "stability": math.nan}, "repeat"),
+    ({"retention": 0.51}, "kept"),
+    ({"retention": math.nan}, "kept"),
+    ({"retention": 0.51, "again": True, "stability": 0.1}, "kept"),
+    ({"separation": 0.29}, "not apart"),
+    ({"separation": math.nan}, "not apart"),
+    ({"separation": -math.inf, "retention": math.nan}, "not apart"),
+    ({"separation": 0.29, "retention": 0.51, "again": True, "stability": math.nan}, "not apart"),
+    ({"excess": 0.0}, "within floor"),
+    ({"excess": -0.1}, "within floor"),
+    ({"excess": 1e-7}, "within floor"),  # rounding: a millionth of the coherence
+    ({"floor": 0.1}, "within floor"),
+    ({"floor": 0.1, "separation": 0.0, "retention": 9.0, "again": True, "stability": math.nan}, "within floor"),
 ]
 
 
-@pytest.mark.parametrize(("excess", "stable", "floor", "verdict"), VERDICTS)
-def test_verdicts(excess, stable, floor, verdict):
-    lobe = Lobe(0, "positive", np.arange(3), np.ones(3))
-    measured, stability = [{"excess": excess, "lobe_coherence_target": 0.2}], np.array([stable])
-    (row,) = verdicts(measured, stability, owned([lobe], measured, stability), Rule(floor=floor))
+@pytest.mark.parametrize(("change", "verdict"), VERDICTS)
+def test_the_first_reason_that_applies_is_the_verdict(change: dict[str, float], verdict: str) -> None:
+    given = {"stability": 0.9, "floor": math.nan, "min_stability": 0.6, "again": False, **APART, **change}
+    # in the second of two columns, beside a group that fails in all
+    overlaps = np.full((4, 2), [0.0, given["stability"]])
+    rule = Rule(given["min_stability"], given["floor"])
+    (row,) = verdicts([given], Stable(2, np.eye(2), overlaps), np.array([True, bool(given["again"])]), [1], rule)
     assert (row["verdict"], row["finding"]) == (verdict, verdict == "finding")
+    assert row["floor"] == pytest.approx(given["floor"], nan_ok=True)
+    assert row["stability"] == pytest.approx(given["stability"], nan_ok=True)
+    assert row["near"] is False  # halves that agree leave no error
 
 
-def test_a_sample_belongs_to_the_most_stable_lobe():
-    rows = [np.arange(0, 10), np.arange(4, 14), np.arange(20, 30)]
-    given = [Lobe(i, "positive", part, np.ones(10)) for i, part in enumerate(rows)]
-    measured, stable = [{"excess": 0.1, "lobe_coherence_target": 0.2}] * 3, np.array([0.8, 0.9, 0.8])
-    found = verdicts(measured, stable, owned(given, measured, stable), Rule())
-    assert [row["own"] for row in found] == [4, 10, 10]
-    assert [row["verdict"] for row in found] == ["repeat", "finding", "finding"]
+@pytest.mark.parametrize(
+    ("middle", "change", "near"),
+    [
+        (0.6, {}, True),
+        (0.56, {}, True),
+        (0.64, {}, True),
+        (0.54, {}, False),
+        (0.66, {}, False),
+        (0.6, {"retention": 0.9}, False),  # what more halves cannot make a finding is not near to one
+        (0.6, {"separation": 0.0}, False),
+        (0.6, {"excess": 0.0}, False),
+        (0.6, {"again": True}, False),
+    ],
+)
+def test_near_is_within_two_standard_errors(middle: float, change: dict[str, float], near: bool) -> None:
+    """Sixteen halves at the middle plus and minus .1: an error of .1 / sqrt(15) = .0258."""
+    overlaps = middle + 0.1 * np.repeat([-1.0, 1.0], 8)[:, None]
+    given = {**APART, **change}
+    again = np.array([bool(given.get("again", False))])
+    (row,) = verdicts([given], Stable(1, np.eye(1), overlaps), again, [0], Rule())
+    assert row["stability_error"] == pytest.approx(0.1 / 15**0.5)
+    assert row["near"] == near
+    if row["verdict"] in ("finding", "unstable"):
+        assert row["finding"] == (row["stability"] >= 0.6)
 
 
-def test_loss_and_excess_from_the_kernels():
-    target, reference = (
-        kernel_blocks("cosine", {"image": torch.from_numpy(np.random.default_rng(i).standard_normal((30, 4)))}, {})
-        for i in range(2)
+def test_verdicts_follow_the_columns_of_their_groups() -> None:
+    """The second column has no group."""
+    tested = Stable(3, np.eye(3), np.array([[0.9, 0.1, 0.2], [0.9, 0.1, 0.3]]))
+    rows = verdicts([APART, APART], tested, np.zeros(3, bool), [0, 2], Rule())
+    assert [row["verdict"] for row in rows] == ["finding", "unstable"]
+    assert [row["stability"] for row in rows] == pytest.approx([0.9, 0.25])
+
+
+def blocks(n: int, kernel: str = "cosine") -> tuple[Blocks, Blocks]:
+    first, second = (
+        kernel_blocks(
+            kernel,
+            {"image": torch.from_numpy(np.random.default_rng(seed).standard_normal((n, 4)))},
+            {"image": 2.0} if kernel == "rbf" else {},
+        )
+        for seed in range(2)
     )
-    lobe = Lobe(0, "positive", np.array([3, 9, 20]), np.array([0.5, 0.4, 0.1]))
-    measured = measures(lobe, target, reference)
-    w = lobe.weights / np.linalg.norm(lobe.weights)
-    held, kept = (w @ blocks.part(torch.from_numpy(lobe.rows)).numpy() @ w for blocks in (target, reference))
+    return first, second
+
+
+def full(side: Blocks) -> NDArray[np.float64]:
+    """K with k(x, x) = 1."""
+    matrix: NDArray[np.float64] = side.matrix().numpy() * side.n
+    return matrix
+
+
+@pytest.mark.parametrize("kernel", ["cosine", "rbf"])
+def test_measures_are_those_of_the_whole_matrices(kernel: str) -> None:
+    target, reference = blocks(30, kernel)
+    rows, weights = np.array([3, 9, 20, 1]), np.array([0.5, 0.4, 0.1, 0.05])
+    measured = measures(rows, weights, target, reference)
+    w = np.zeros(30)
+    w[rows] = weights / np.linalg.norm(weights)
+    held, kept = (w @ full(side) @ w / 30 for side in (target, reference))
+    assert (measured["coherence_target"], measured["coherence_reference"]) == pytest.approx((held, kept))
     assert measured["excess"] == pytest.approx(held - kept)
     assert measured["loss"] == pytest.approx(1 - kept / held)
+    i, j = np.triu_indices(4, 1)
+    for side, name in ((target, "similarity_target"), (reference, "similarity_reference")):
+        assert measured[name] == pytest.approx(full(side)[rows[i], rows[j]].mean())
+    scaled = measures(rows, 7 * weights, target, reference)
+    assert scaled == pytest.approx(measured)
 
 
-def test_so_few_samples_that_halves_have_no_direction():
+def test_measures_of_a_large_group_are_those_of_every_kth_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By weight, so that light and heavy samples are both there: 3 % off at most."""
+    target, reference = blocks(900, "rbf")
+    random = np.random.default_rng(2)
+    rows = random.permutation(900)[:600]
+    weights = np.sort(random.gamma(2.0, size=600))[::-1].copy()
+    whole = measures(rows, weights, target, reference)
+    monkeypatch.setattr(findings, "PAIRS_OF", 150)
+    part = measures(rows, weights, target, reference)
+    for name in ("coherence_target", "coherence_reference", "similarity_target", "similarity_reference"):
+        assert part[name] == pytest.approx(whole[name], rel=0.03)
+        assert part[name] != whole[name]
+
+
+@pytest.mark.parametrize(
+    ("m", "count"), [(1, 1), (999, 999), (1_000, 1_000), (1_001, 501), (2_000, 1_000), (10_001, 910)]
+)
+def test_at_most_a_thousand_samples_stand_for_a_group(m: int, count: int) -> None:
+    assert len(range(m)[evenly(m)]) == count <= 1_000
+
+
+def test_separation_of_all_samples_and_of_a_pool_beside_the_group() -> None:
+    target, reference = blocks(40, "rbf")
+    groups = [Group(np.array([5, 1, 30, 12]), np.ones(4), 1.0), Group(np.arange(3), np.ones(3), 1.0)]
+    for pooled in (np.random.default_rng(3).permutation(40), np.array([39, 2, 8, 1, 17, 30, 25])):
+        found = held_apart(groups, Pool.of(pooled, target, reference), target, reference)
+        for group, row in zip(groups, found, strict=True):
+            others = np.setdiff1d(pooled, group.rows)
+            i, j = np.triu_indices(len(group.rows), 1)
+            (within, across), (kept, beyond) = (
+                (full(side)[group.rows[i], group.rows[j]].mean(), full(side)[np.ix_(group.rows, others)].mean())
+                for side in (target, reference)
+            )
+            assert row["separation"] == pytest.approx(1 - across / within)
+            assert row["retention"] == pytest.approx((kept - beyond) / (within - across))
+
+
+def test_groups_of_more_samples_than_the_pool_are_findings_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halves are drawn from 160 of 240 samples; groups are those of all."""
+    models = two_views(0, LOST)
+    whole = find_discrepancies(*models, n_directions=4)
+    monkeypatch.setattr("koda_audit.discrepancy.pool.POOL", 160)
+    drawn = find_discrepancies(*models, n_directions=4)
+    assert len(sets(whole)) == len(sets(drawn)) == 2
+    for group in LOST:
+        assert max(len(part & set(group)) / len(part | set(group)) for part in sets(drawn)) > 0.8
+    assert drawn.groups.stability.nlargest(2).min() > 0.7
+
+
+def test_so_few_samples_that_halves_have_no_direction() -> None:
     random = np.random.default_rng(0)
     models = [Embeddings(random.standard_normal((5, 3))) for _ in range(2)]
-    found = find_discrepancies(*models, modality="image", kernel="cosine", n_directions=1)
-    assert found.frame.stability.isna().all()
+    settings: dict[str, Any] = {"modality": "image", "kernel": "cosine", "n_directions": 1}
+    found = find_discrepancies(*models, **settings)
+    assert not found.groups.finding.astype(bool).any()
     with pytest.raises(InputError, match="halves is -1: expected a whole number from 0"):
-        find_discrepancies(*models, modality="image", kernel="cosine", n_directions=1, halves=-1)
-
-
-def test_a_lobe_that_was_cut_stands_for_its_whole_group(monkeypatch):
-    """Of many samples a drawn part is halved, and few of them are among the heaviest of a large group."""
-    monkeypatch.setattr("koda_audit.discrepancy.stability.POOL", 160)
-    models = two_views(0, LOST)
-    whole = find_discrepancies(*models, n_directions=4).frame
-    monkeypatch.setattr("koda_audit.discrepancy.find.search", cut_at(6))
-    cut = find_discrepancies(*models, n_directions=4).frame
-    assert cut.n.max() == 6
-    top = whole.stability.nlargest(2)
-    assert top.min() > 0.7
-    np.testing.assert_allclose(cut.stability.nlargest(2), top, atol=0.15)
-
-
-def cut_at(most):
-    """``search`` with lobes of at most so many samples."""
-
-    def cut(*models, **settings):
-        found = search(*models, **settings)
-        short = [replace(lobe, rows=lobe.rows[:most], weights=lobe.weights[:most]) for lobe in found.lobes]
-        return replace(found, lobes=short)
-
-    return cut
+        find_discrepancies(*models, **settings, halves=-1)
 
 
 @pytest.mark.parametrize(
@@ -211,36 +279,35 @@ def cut_at(most):
         ({"halves": 2**32 - 1}, "halves is 4294967295: expected a whole number from 0 to 10000"),
     ],
 )
-def test_settings_of_the_rule_are_checked_first(setting, message, monkeypatch):
+def test_settings_of_the_rule_are_checked_first(
+    setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("koda_audit.discrepancy.find.search", None)  # would be called first
     model = Embeddings(np.eye(8))
     with pytest.raises(InputError, match=re.escape(message)):
         find_discrepancies(model, model, modality="image", **setting)
 
 
-def test_names_of_many_groups_are_letters():
-    points = np.repeat(np.eye(32), 5, axis=0)
-    x = np.r_[np.full(160, 160**-0.5), np.zeros(640)]
-    part = kernel_blocks("cosine", {"image": torch.from_numpy(points)}, {}).part
-    names = [lobe.name for lobe in lobes(x[:, None], part)]
-    assert len(set(names)) == len(names) > 28
-    assert names[25:28] == ["positive-z", "positive-aa", "positive-ab"]
-
-
-def test_equal_models_up_to_scale_have_no_finding_of_rounding():
+@pytest.mark.parametrize("epsilon", [None, 1.0])
+def test_equal_models_up_to_scale_have_no_finding_of_rounding(epsilon: float | None) -> None:
     random = np.random.default_rng(9)
     points = random.normal(size=(8, 16))[np.arange(120) % 8] + 0.1 * random.normal(size=(120, 16))
-    models = Embeddings(points), Embeddings(3 * points)
     found = find_discrepancies(
-        *models, modality="image", kernel="cosine", n_directions=6, epsilon=1.0, rotation="varimax", halves=4
+        Embeddings(points),
+        Embeddings(3 * points),
+        modality="image",
+        kernel="cosine",
+        n_directions=6,
+        epsilon=epsilon,
+        halves=4,
     )
-    assert (found.frame.verdict == "within floor").all()
+    assert set(found.groups.verdict) <= {"within floor"}
+    assert len(found.groups) > 0 or epsilon is None
 
 
-def test_what_nobody_holds_cannot_be_lost():
-    points = np.array([[-1, 0], [0, -1], [-1, 0], [0, -1], [0, -1], [1, 0], [1, 0]], dtype=float)
-    found = find_discrepancies(
-        Embeddings(points), Embeddings(np.eye(7)), modality="image", kernel="cosine", n_directions=5, halves=0
-    )
-    assert found.frame.loss.isna().any()
-    assert found.frame.loss.dropna().between(-1e6, 1).all()
+def test_what_nobody_holds_cannot_be_lost() -> None:
+    target = kernel_blocks("cosine", {"image": torch.tensor([[1.0, 0], [-1, 0], [0, 1]], dtype=torch.float64)}, {})
+    reference = kernel_blocks("cosine", {"image": torch.eye(3, dtype=torch.float64)}, {})
+    measured = measures(np.array([0, 1]), np.array([1.0, 1.0]), target, reference)
+    assert measured["coherence_target"] == pytest.approx(0, abs=1e-15)
+    assert math.isnan(measured["loss"])

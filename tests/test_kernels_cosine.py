@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import kernel_matrix
 from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel, rbf_kernel
 
-from koda_audit._kernels.cosine import cosine_gram
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.errors import InputError
@@ -17,7 +17,7 @@ IMAGE, TEXT = RANDOM.standard_normal((30, 7)), 3 * RANDOM.standard_normal((30, 4
 
 
 def gram(image=IMAGE, text=TEXT):
-    return cosine_gram({"image": torch.from_numpy(image), "text": torch.from_numpy(text)}).numpy()
+    return kernel_matrix("cosine", {"image": torch.from_numpy(image), "text": torch.from_numpy(text)}).numpy()
 
 
 def test_joint_kernel_is_the_product_of_both():
@@ -57,14 +57,14 @@ def test_vectors_are_taken_as_they_come_so_a_translation_matters():
 
 def test_pinned_value():
     values = torch.tensor([[1.0, 0.0], [-3.0, 4.0]])
-    assert cosine_gram({"text": values})[0, 1].item() == pytest.approx(-0.3, rel=1e-15)
+    assert kernel_matrix("cosine", {"text": values})[0, 1].item() == pytest.approx(-0.3, rel=1e-15)
 
 
 def test_bad_input_in_one_sentence():
     with pytest.raises(InputError, match="the text vector in row 1 is zero, so it has no direction"):
-        cosine_gram({"text": torch.tensor([[1.0], [0.0]])})
+        kernel_matrix("cosine", {"text": torch.tensor([[1.0], [0.0]])})
     with pytest.raises(InputError, match=r"rows differ between modalities: \{'image': 3, 'text': 2\}"):
-        cosine_gram({"image": torch.ones(3, 1), "text": torch.ones(2, 1)})
+        kernel_matrix("cosine", {"image": torch.ones(3, 1), "text": torch.ones(2, 1)})
 
 
 SIGMAS = {"image": 1.7, "text": 6.0}
@@ -86,10 +86,10 @@ def test_every_kernel_of_the_table_is_called_alike(name, modality):
     vectors = {part: torch.from_numpy(values[part]) for part in MODALITIES[modality]}
     sigmas = {part: SIGMAS[part] for part in vectors} if KERNELS[name].has_bandwidth else {}
     expected = np.prod([REFERENCES[name](values[part], part) for part in vectors], axis=0) / 30
-    np.testing.assert_allclose(KERNELS[name].gram(vectors, sigmas).numpy(), expected, atol=1e-15)
+    np.testing.assert_allclose(kernel_matrix(name, vectors, sigmas).numpy(), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if not kernel.has_bandwidth])
 def test_widths_that_would_not_be_used_are_refused(name):
     with pytest.raises(InputError, match=f"the {name} kernel has no bandwidth"):
-        KERNELS[name].gram({"image": torch.eye(3)}, {"image": 1.0})
+        kernel_matrix(name, {"image": torch.eye(3)}, {"image": 1.0})

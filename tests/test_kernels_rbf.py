@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import kernel_matrix
 from scipy.spatial.distance import cdist
 
-from koda_audit._kernels.rbf import rbf_gram, scaled_points, squared_distances
+from koda_audit._kernels.rbf import gaussian, scaled_points, squared_distances
 from koda_audit.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -16,7 +17,7 @@ SIGMAS = {"image": 1.7, "text": 6.0}
 
 
 def gram(image=IMAGE, text=TEXT, sigmas=SIGMAS):
-    return rbf_gram(scaled_points({"image": torch.from_numpy(image), "text": torch.from_numpy(text)}, sigmas)).numpy()
+    return kernel_matrix("rbf", {"image": torch.from_numpy(image), "text": torch.from_numpy(text)}, sigmas).numpy()
 
 
 def test_joint_kernel_is_the_product_of_both():
@@ -62,7 +63,7 @@ def test_distances_far_from_the_origin_keep_their_digits():
 
 def test_pinned_value():
     points = scaled_points({"image": torch.tensor([[0.0], [1.0]]), "text": torch.tensor([[0.0], [2.0]])}, SIGMAS)
-    assert rbf_gram(points)[0, 1].item() == pytest.approx(0.5 * np.exp(-1 / 5.78 - 4 / 72), rel=1e-14)
+    assert gaussian(points, points)[0, 1].item() == pytest.approx(np.exp(-1 / 5.78 - 4 / 72), rel=1e-14)
 
 
 def test_rows_that_differ_are_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel
 from koda_audit import Embeddings, find_discrepancies
 from koda_audit._features.fourier import FourierFeatures
 from koda_audit.discrepancy.choices import plan
+from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.embeddings.files import ALONE, Shard, write_manifest, write_shard
 from koda_audit.errors import InputError
 
@@ -31,10 +33,10 @@ def pair() -> tuple[Embeddings, Embeddings]:
     return Embeddings(*target), Embeddings(*reference)
 
 
-def purities(found: object) -> list[float]:
-    """For each group the largest share of it in a lobe of at least 8 samples."""
-    lobes = [set(part.id.astype(int)) for _, part in found.subsets.groupby(["direction", "lobe"])]  # type: ignore[attr-defined]
-    return [max(len(lobe & set(group.tolist())) / len(lobe) for lobe in lobes if len(lobe) >= 8) for group in GROUPS]
+def purities(found: Discrepancies) -> list[float]:
+    """For each planted group the largest share of it in a group of at least 8 samples."""
+    parts = [set(part.id.astype(int)) for _, part in found.subsets.groupby("group")]
+    return [max(len(part & set(group.tolist())) / len(part) for part in parts if len(part) >= 8) for group in GROUPS]
 
 
 def gram(kernel: str, model: Embeddings, sigmas: dict[str, float]) -> np.ndarray:
@@ -62,33 +64,41 @@ def test_every_kernel_on_every_path(pair: tuple[Embeddings, Embeddings], kernel:
     if path != "reduced":
         assert best[2] >= 0.9
         assert best[1] >= 0.75  # random features of 240 samples mix the others a little
-    assert (found.frame.duality_gap <= 1e-4 * found.frame.used_target).all()
-    assert (found.frame.used_reference <= found.epsilon * (1 + 1e-6)).all()
-    # what the frame calls coherence is that of the exact kernel, whatever the directions were found with
+    held = found.subspace
+    assert held["duality_gap"] <= 1e-4 * held["used_target"]
+    assert held["used_reference"] <= found.epsilon * (1 + 1e-6)
+    assert np.allclose(found.directions.T @ found.directions, np.eye(len(found.groups)), atol=1e-9)
     for role, model in zip(("target", "reference"), pair, strict=True):
         k = gram(kernel, model, found.bandwidths.get(role, {}).get("sigmas", {}))
-        exact = np.einsum("it,ij,jt->t", found.directions, k, found.directions)
-        np.testing.assert_allclose(found.frame.groupby("direction")[f"coherence_{role}"].first(), exact, rtol=1e-9)
-        if path == "dense":
-            used = found.frame.groupby("direction")[f"used_{role}"].first()
-            np.testing.assert_allclose(used, exact, rtol=1e-6)
         np.testing.assert_allclose(found.spectrum[role], np.linalg.eigvalsh(k)[::-1][:20], rtol=1e-8, atol=1e-12)
-    assert np.allclose(found.directions.T @ found.directions, np.eye(6), atol=1e-9)
+        # what is called coherence is that of the exact kernel, whatever the directions were found with
+        if len(found.groups) == 6:
+            exact = np.einsum("it,ij,jt->t", found.directions, k, found.directions)
+            assert held[f"coherence_{role}"] == pytest.approx(exact.mean(), rel=1e-9)
+        for number, part in found.subsets.groupby("group"):
+            rows = part.id.astype(int).to_numpy()
+            w = part.weight.to_numpy() / np.linalg.norm(part.weight)
+            expected = w @ k[np.ix_(rows, rows)] @ w
+            assert found.groups[f"coherence_{role}"][number - 1] == pytest.approx(expected, rel=1e-9)
+        if path == "dense":
+            assert held[f"used_{role}"] == pytest.approx(held[f"coherence_{role}"], rel=1e-6)
 
 
 def test_sample_and_reduced_are_the_same_problem(pair: tuple[Embeddings, Embeddings]) -> None:
     sample, reduced = (
         find_discrepancies(*pair, halves=0, path=path, n_features=20, n_directions=3) for path in ("sample", "reduced")
     )
-    assert (np.abs((sample.directions * reduced.directions).sum(axis=0)) > 1 - 1e-6).all()
-    np.testing.assert_allclose(sample.frame.used_target, reduced.frame.used_target, rtol=1e-6)
+    assert sample.subspace == pytest.approx(reduced.subspace, rel=1e-5, abs=1e-8)
+    # the same span; each column within what the turn leaves open
+    assert np.linalg.svd(sample.directions.T @ reduced.directions, compute_uv=False).min() > 1 - 1e-6
+    np.testing.assert_allclose(np.abs(sample.directions.T @ reduced.directions).max(axis=0), 1, atol=1e-3)
 
 
 def test_more_features_come_closer_to_the_exact_kernel(pair: tuple[Embeddings, Embeddings]) -> None:
     errors = []
     for count in (30, 300, 3000):
-        frame = find_discrepancies(*pair, halves=0, path="sample", n_features=count, n_directions=3).frame
-        errors.append(float((frame.used_target - frame.coherence_target).abs().mean()))
+        held = find_discrepancies(*pair, halves=0, path="sample", n_features=count, n_directions=3).subspace
+        errors.append(abs(held["used_target"] - held["coherence_target"]))
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
@@ -96,7 +106,29 @@ def test_chunks_do_not_matter(pair: tuple[Embeddings, Embeddings], monkeypatch: 
     whole = find_discrepancies(*pair, halves=0, path="reduced", n_features=50, n_directions=2)
     monkeypatch.setattr("koda_audit.discrepancy.paths.CHUNK", 7)
     parts = find_discrepancies(*pair, halves=0, path="reduced", n_features=50, n_directions=2)
-    np.testing.assert_allclose(whole.frame.used_target, parts.frame.used_target, rtol=1e-8)
+    # sums of products in float32 are another order's
+    assert whole.subspace == pytest.approx(parts.subspace, rel=1e-6, abs=1e-8)
+
+
+def test_paths_find_the_same_groups(pair: tuple[Embeddings, Embeddings]) -> None:
+    """Exact, and by enough random features of either kind."""
+    planted = [set(group.tolist()) for group in GROUPS]
+    for settings in ({"path": "dense"}, {"path": "sample", "n_features": 2000}, {"path": "reduced", "n_features": 58}):
+        found = find_discrepancies(*pair, n_directions=3, halves=8, **settings)  # type: ignore[arg-type]
+        findings = found.subsets[found.subsets.finding.astype(bool)]
+        parts = [set(part.id.astype(int)) for _, part in findings.groupby("group")]
+        best = [max(len(part & group) / len(part | group) for part in parts) for group in planted]
+        assert min(best) >= (0.9 if settings["path"] != "reduced" else 0.6), settings
+
+
+def test_halves_of_any_path_are_those_of_the_exact_kernel(pair: tuple[Embeddings, Embeddings]) -> None:
+    """The pool is exact, so that the path changes a stability only by its columns and its multiplier."""
+    results = [
+        find_discrepancies(*pair, n_directions=3, multiplier=1.0, halves=8, **settings)  # type: ignore[arg-type]
+        for settings in ({"path": "dense"}, {"path": "sample", "n_features": 3000})
+    ]
+    stabilities = [np.sort(found.groups.stability)[::-1] for found in results]
+    np.testing.assert_allclose(*stabilities, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +170,7 @@ def test_the_path_is_chosen_by_size_and_can_be_forced(
         ({"device": "gpu"}, "device is 'gpu': expected 'cpu', 'cuda' or 'cuda:N'"),
         ({"device": "meta"}, "device is 'meta': expected 'cpu' or 'cuda'"),
         ({"device": "cuda:99"}, r"device is 'cuda:99', but torch finds \d+ CUDA devices: use 'cpu'"),
-        ({"path": "reduced"}, "needs at least 12,010 samples, and there are 240: take path='sample'"),
+        ({"path": "reduced"}, "needs at least 12,020 samples, and there are 240: take path='sample'"),
         ({"path": "sample", "n_features": 10**9}, "on the sample path, and .* take fewer samples or fewer n_features"),
         ({"path": "sample", "n_features": 10**400}, "expected a whole number from 1 to 4294967295"),
     ],
@@ -176,7 +208,9 @@ def test_shards_on_disk_and_devices_give_the_same(
         write_manifest(folder, {}, len(shards), None, ALONE)
         stored.append(Embeddings.load(folder))
     found = find_discrepancies(*stored, device=device, **settings)
-    pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-6, atol=1e-9)
+    # quality takes the first caption of each, as the one model has none but that
+    names = [name for name in expected.groups if "recall" not in name]
+    pd.testing.assert_frame_equal(found.groups[names], expected.groups[names], rtol=1e-6, atol=1e-9)
     assert found.subsets.drop(columns="weight").equals(expected.subsets.drop(columns="weight"))
 
 
@@ -201,21 +235,49 @@ def test_epsilon_as_a_quantile_of_the_references_eigenvalues(pair: tuple[Embeddi
     assert found.epsilon == pytest.approx(np.quantile(eigenvalues, 0.7), rel=1e-6)
     assert found.settings["epsilon_times_n"] == pytest.approx(N * found.epsilon)
     assert found.settings["epsilon_over_lambda_max"] == pytest.approx(found.epsilon / found.spectrum.reference[0])
-    assert (found.frame.used_reference <= found.epsilon * (1 + 1e-6)).all()
+    assert found.subspace["used_reference"] <= found.epsilon * (1 + 1e-6)
 
 
 def test_the_largest_quantile_asks_for_nothing(pair: tuple[Embeddings, Embeddings]) -> None:
     """At q = 1 epsilon is the reference's leading eigenvalue, so that the first direction is the target's own."""
     found = find_discrepancies(*pair, halves=0, path="dense", n_directions=1, epsilon_quantile=1.0)
-    assert found.frame.multiplier[0] == 0
-    assert found.frame.coherence_target[0] == pytest.approx(found.spectrum.target[0], rel=1e-9)
+    assert found.subspace["multiplier"] == 0
+    assert found.subspace["coherence_target"] == pytest.approx(found.spectrum.target[0], rel=1e-9)
 
 
 def test_the_paper_preset(pair: tuple[Embeddings, Embeddings]) -> None:
-    """Random features, the median eigenvalue, and directions that are leading eigenvectors at their own multiplier."""
-    found = find_discrepancies(*pair, halves=0, n_features=100, n_directions=3, preset="paper")
+    """Random features, the median eigenvalue, directions one after the other, fifty samples of each."""
+    found = find_discrepancies(*pair, n_features=100, n_directions=3, preset="paper")
     same = find_discrepancies(*pair, halves=0, features="random", n_features=100, n_directions=3, epsilon_quantile=0.5)
     assert (found.settings["preset"], found.settings["path"], found.epsilon) == ("paper", "sample", same.epsilon)
-    # here no eigenvalue is multiple, so the paper's rule reaches the optimum too
-    np.testing.assert_allclose(found.frame.used_target, same.frame.used_target, rtol=1e-5)
-    assert (found.frame.used_reference <= found.epsilon * (1 + 1e-9)).all()
+    assert found.groups.n.tolist() == [50] * 3
+    assert not found.groups.finding.any()
+    assert found.groups.stability.isna().all()
+    # each holds epsilon, so that the block, which holds it in the mean, does no worse
+    assert found.subspace["used_reference"] <= found.epsilon * (1 + 1e-9)
+    assert same.subspace["used_target"] >= found.subspace["used_target"] * (1 - 1e-5)
+    one = [
+        find_discrepancies(*pair, halves=0, n_features=100, n_directions=1, **settings).subspace  # type: ignore[arg-type]
+        for settings in ({"preset": "paper"}, {"features": "random", "epsilon_quantile": 0.5})
+    ]
+    assert one[0]["used_target"] == pytest.approx(one[1]["used_target"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"n_directions": 5}, (5, 5)),
+        ({}, (20, 8)),
+        ({"n": 40}, (10, 8)),  # at least four samples a direction
+        ({"n": 20}, (5, 5)),
+        ({"preset": "paper", "n": 100_000}, (10, 0)),
+        ({"preset": "paper", "n": 100_000, "n_directions": 3}, (3, 0)),
+        ({"columns": 40}, (40, 8)),
+    ],
+)
+def test_how_many_directions_are_sought_and_hold_epsilon(
+    arguments: dict[str, Any], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: None)
+    chosen = plan(**{"n": 400, **arguments})
+    assert (chosen.n_directions, chosen.block) == expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from koda_audit._kernels.blocks import kernel_blocks
+from koda_audit._kernels.table import kernel_blocks
 from koda_audit.discrepancy.shares import modality_shares
 
 N = 40

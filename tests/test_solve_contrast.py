@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import linprog, minimize_scalar
 
 from koda_audit import solve_contrast
+from koda_audit._contrast.block import block as together
 from koda_audit._contrast.direction import constrained
 from koda_audit._contrast.psd import positive_semidefinite
 from koda_audit._contrast.solve import FewerDirections
@@ -284,3 +285,165 @@ def test_inputs_are_not_changed():
     solve_contrast(a, b, 0.3, 2)
     np.testing.assert_array_equal(a, copies[0])
     np.testing.assert_array_equal(b, copies[1])
+
+
+# all directions at once
+
+
+def linear_optimum(a, b, epsilon, count):
+    """The block's value for diagonal matrices: X'X = I leaves the diagonal of XX' any weights of 0 to 1 that add up to
+    ``count`` (Schur and Horn)."""
+    found = linprog(-a, A_ub=b[None], b_ub=[count * epsilon], A_eq=np.ones((1, len(a))), b_eq=[count], bounds=(0, 1))
+    assert found.success
+    return -found.fun
+
+
+def block_dual(a, b, epsilon, count):
+    """min over lambda of the sum of the ``count`` largest eigenvalues of A - lambda B, plus lambda count epsilon."""
+    n = len(a)
+
+    def bound(multiplier):
+        return np.linalg.eigvalsh(a - multiplier * b)[n - count :].sum() + multiplier * count * epsilon
+
+    grid = np.r_[0.0, np.geomspace(1e-6, 1e6, 121)]
+    best = int(np.argmin([bound(point) for point in grid]))
+    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
+    refined = minimize_scalar(bound, bounds=around, method="bounded", options={"xatol": 1e-13, "maxiter": 300})
+    return min(refined.fun, bound(grid[best]))
+
+
+BY_HAND = [  # diagonals of A and B, epsilon, T; the weight of each axis in the span
+    ([10, 6, 1], [8, 1, 0.1], 4.0, 1, [3 / 7, 4 / 7, 0]),
+    ([4, 3, 2, 1], [3, 0.5, 0.3, 0.1], 0.4, 2, [0, 1, 1, 0]),  # exactly met by eigenvectors
+    ([4, 3, 2, 1], [3, 0.5, 0.3, 0.1], 0.5, 2, [0.2 / 2.7, 1, 2.5 / 2.7, 0]),  # axes 1 and 3 meet at lambda = 2 / 2.7
+    ([4, 3, 2, 1], [3, 0.5, 0.3, 0.1], 2.0, 2, [1, 1, 0, 0]),  # nothing asked
+    ([4, 4, 1, 1], [1, 1, 0, 0], 0.5, 2, [0.5, 0.5, 0.5, 0.5]),  # all four meet: any half of each pair
+    ([2, 2, 2, 0], [0.5, 0.1, 0.2, 0], 0.15, 2, [0, 1, 1, 0]),  # one value of A, so the least of B
+]
+
+
+@pytest.mark.parametrize(("a", "b", "epsilon", "count", "weights"), BY_HAND)
+def test_blocks_of_diagonal_matrices_by_hand(a, b, epsilon, count, weights):
+    a, b = np.array(a, dtype=float), np.array(b, dtype=float)
+    found = solve_contrast(np.diag(a), np.diag(b), epsilon, count, block=True)
+    spread = (found.directions**2).sum(axis=1)
+    assert found.target.sum() == pytest.approx(np.dot(a, weights), abs=1e-8)
+    assert found.reference.sum() == pytest.approx(np.dot(b, weights), abs=1e-8)
+    if len(set(zip(a, b, strict=True))) == len(a):  # else any mixture of equal axes is as good
+        np.testing.assert_allclose(spread, weights, atol=1e-8)
+    assert found.duality_gap.max() <= 1e-8
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_blocks_of_commuting_matrices_are_linear_programs(whole):
+    """Every optimum lies where eigenvalues cross. Of whole numbers several do at once: only the gap is sure."""
+    random = np.random.default_rng(0)
+    for _ in range(120):
+        n = int(random.integers(4, 9))
+        count = int(random.integers(1, n - 1))
+        a, b = (random.integers(0, 4, (2, n)).astype(float) if whole else random.random((2, n))) + [[1e-3], [1e-3]]
+        floor = np.sort(b)[:count].mean()
+        epsilon = floor + (b.max() - floor) * random.uniform(0.01, 1)
+        basis = np.linalg.qr(random.standard_normal((n, n)))[0]
+        found = solve_contrast((basis * a) @ basis.T, (basis * b) @ basis.T, epsilon, count, block=True)
+        short = linear_optimum(a, b, epsilon, count) - found.target.sum()
+        assert found.reference.mean() <= epsilon * (1 + 1e-9)
+        assert -1e-8 <= short <= count * found.duality_gap[0] + 1e-8
+        if not whole:
+            assert short <= 1e-8
+            assert count * found.duality_gap[0] <= 1e-7
+
+
+def test_the_gap_of_a_block_says_how_far_it_is_from_the_optimum():
+    """Directions beyond the block are not mixed: axes 2 and 3 hold 5, and with a part of axis 1 5.148."""
+    parts = [
+        positive_semidefinite(torch.diag(torch.tensor(entries, dtype=torch.float64)), "A or B")
+        for entries in ([4.0, 3, 2, 1], [3.0, 0.5, 0.3, 0.1])
+    ]
+    found = together(*parts, epsilon=0.5, count=2, most=3)
+    assert [direction.target for direction in found] == pytest.approx([3, 2, 4])
+    best = linear_optimum(np.array([4.0, 3, 2, 1]), np.array([3.0, 0.5, 0.3, 0.1]), 0.5, 2)
+    assert [direction.gap for direction in found] == pytest.approx([(best - 5) / 2] * 3, abs=1e-8)
+
+
+def block_pair(seed):
+    random = np.random.default_rng(seed)
+    n = int(random.integers(5, 31))
+    count = int(random.integers(1, min(6, n - 2) + 1))
+    a, b = (factor @ factor.T for factor in (random_factor(random, n), random_factor(random, n)))
+    values = np.linalg.eigvalsh(b)
+    floor = max(values[:count].mean(), 0.0)
+    return a, b, float(floor + (values[-1] - floor) * 10.0 ** random.uniform(-3, 0)), count
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_blocks_reach_the_dual_optimum_and_no_sequence_of_directions_does_better(batch):
+    for seed in range(25 * batch, 25 * batch + 25):
+        a, b, epsilon, count = block_pair(seed)
+        found = solve_contrast(a, b, epsilon, count, block=True)
+        x, scale = found.directions, np.linalg.eigvalsh(a)[-1]
+        np.testing.assert_allclose(x.T @ x, np.eye(count), atol=1e-9)
+        np.testing.assert_allclose(found.target, np.einsum("it,ij,jt->t", x, a, x), atol=1e-12 * scale)
+        np.testing.assert_allclose(found.reference, np.einsum("it,ij,jt->t", x, b, x), atol=1e-12)
+        assert found.reference.mean() <= epsilon * (1 + 1e-9), seed
+        value, optimum = found.target.sum(), block_dual(a, b, epsilon, count)
+        assert value <= optimum + 1e-7 * scale
+        assert optimum - value <= count * found.duality_gap[0] + 1e-7 * scale, seed
+        assert 0 <= found.duality_gap[0] <= 1e-6 * scale, seed
+        assert len(set(found.multiplier)) == len(set(found.duality_gap)) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FewerDirections)
+            sequence = solve_contrast(a, b, epsilon, count)
+        if sequence.directions.shape[1] == count:
+            assert value >= sequence.target.sum() - 1e-6 * scale, seed
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_block_of_one_is_the_first_direction(seed):
+    a, b, epsilon, _ = block_pair(seed)
+    epsilon = max(epsilon, 1.05 * float(np.linalg.eigvalsh(b)[0]))
+    one, first = (solve_contrast(a, b, epsilon, 1, block=block) for block in (True, False))
+    scale = np.linalg.eigvalsh(a)[-1]
+    assert one.target[0] == pytest.approx(first.target[0], abs=1e-7 * scale)
+    assert one.reference[0] <= epsilon * (1 + 1e-9)
+    assert one.multiplier[0] == pytest.approx(first.multiplier[0], rel=1e-4, abs=1e-6)
+
+
+def rotated(a, b, basis):
+    return basis @ a @ basis.T, basis @ b @ basis.T
+
+
+BLOCK_CHANGES = {
+    "rotation": lambda a, b, e, q: (*rotated(a, b, q), e, 1.0, q),
+    "order": lambda a, b, e, q: (*rotated(a, b, np.eye(len(a))[::-1]), e, 1.0, np.eye(len(a))[::-1]),
+    "scale of A": lambda a, b, e, q: (1e6 * a, b, e, 1e6, np.eye(len(a))),
+    "scale of B and epsilon": lambda a, b, e, q: (a, 1e-6 * b, 1e-6 * e, 1.0, np.eye(len(a))),
+}
+
+
+@pytest.mark.parametrize("change", BLOCK_CHANGES)
+def test_what_changes_a_block_and_what_does_not(change):
+    basis = np.linalg.qr(np.random.default_rng(30).standard_normal((20, 20)))[0]
+    a, b, epsilon = gram(31, 20), gram(32, 20), 0.3
+    base = solve_contrast(a, b, epsilon, 4, block=True)
+    a, b, epsilon, factor, turn = BLOCK_CHANGES[change](a, b, epsilon, basis)
+    found = solve_contrast(a, b, epsilon, 4, block=True)
+    assert base.multiplier[0] > 0
+    np.testing.assert_allclose(found.target, factor * base.target, rtol=1e-7)
+    before = turn @ base.directions
+    np.testing.assert_allclose(found.directions @ found.directions.T, before @ before.T, atol=1e-6)
+
+
+def test_an_epsilon_that_no_block_meets_states_the_smallest_that_one_does():
+    b = np.diag([0.25, 1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(InputError, match=r"epsilon 0\.62 is below the smallest feasible value 0\.625"):
+        solve_contrast(np.eye(5), b, 0.62, 2, block=True)
+    at = solve_contrast(np.diag([1.0, 2, 3, 4, 5]), b, 0.625, 2, block=True)
+    assert at.target.sum() == pytest.approx(3, abs=1e-6)
+    assert at.reference.sum() == pytest.approx(1.25, rel=1e-9)
+
+
+def test_with_a_multiplier_a_block_is_the_leading_eigenvectors():
+    a, b = gram(33, 12), gram(34, 12)
+    plain, block = (solve_contrast(a, b, multiplier=1.0, n_directions=3, block=each) for each in (False, True))
+    np.testing.assert_array_equal(plain.directions, block.directions)

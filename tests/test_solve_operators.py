@@ -131,3 +131,55 @@ def test_epsilon_at_the_floor_of_more_coordinates_than_are_solved_whole(
     if epsilon < 1e-13:
         with pytest.raises(InputError, match="with 240 coordinates: give at least 1e-13"):
             solve_operators(FeaturePair(a, b), epsilon=epsilon)
+
+
+WHERE = {"whole": None, "in the subspace": 0}
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("form", ["dense", "features", "gram"])
+@pytest.mark.parametrize("epsilon", [1e-4, 2 / N, 0.02])
+def test_blocks_of_all_forms_agree_with_the_dense_solver(form: str, epsilon: float, where: str) -> None:
+    a, b = features(0, 30), features(1, 30)
+    dense = solve_contrast(a @ a.T, b @ b.T, epsilon=epsilon, n_directions=5, block=True)
+    pair, to_samples = pairs(a, b)[form]
+    found = solve_operators(
+        pair,  # type: ignore[arg-type]
+        epsilon=epsilon,
+        n_directions=5,
+        tolerance=1e-6,
+        whole_up_to=WHERE[where],
+        block=5,
+    )
+    x = to_samples.numpy() @ found.directions
+    np.testing.assert_allclose(x.T @ x, np.eye(5), atol=1e-9)
+    assert found.target.sum() == pytest.approx(dense.target.sum(), rel=1e-6)
+    assert found.reference.mean() <= epsilon * (1 + 1e-9)
+    assert found.duality_gap.max() <= 1e-5 * found.target.mean()
+    span = dense.directions
+    np.testing.assert_allclose(x @ x.T, span @ span.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_more_directions_than_the_block_are_nested_and_at_its_multiplier(where: str) -> None:
+    """epsilon is of the first three; the others, and each smaller number of them, are leading eigenvectors there."""
+    a, b = features(0, 30), features(1, 30)
+    three, found = (
+        solve_operators(
+            FeaturePair(a, b),
+            epsilon=1e-3,
+            n_directions=number,
+            tolerance=1e-7,
+            whole_up_to=WHERE[where],
+            block=3,
+        )
+        for number in (3, 7)
+    )
+    assert found.multiplier[0] == pytest.approx(three.multiplier[0], rel=1e-5)
+    assert found.reference[:3].mean() == pytest.approx(1e-3, rel=1e-6)
+    x = found.directions
+    values, vectors = np.linalg.eigh((a @ a.T).numpy() - found.multiplier[0] * (b @ b.T).numpy())
+    np.testing.assert_allclose(found.target - found.multiplier * found.reference, values[::-1][:7], rtol=1e-5)
+    for number in range(1, 8):
+        leading = vectors[:, ::-1][:, :number]
+        np.testing.assert_allclose(x[:, :number] @ x[:, :number].T, leading @ leading.T, atol=1e-4)

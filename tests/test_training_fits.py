@@ -344,8 +344,7 @@ def planted(seed=0, n=240, size=40):
 def test_training_on_what_was_found_helps_held_out_members():
     student, teacher, group = planted()
     found = find_discrepancies(teacher, student, modality="image", n_directions=1, halves=0)
-    lobe = found.subsets[found.subsets["lobe"] == "positive"]
-    train, held = split_members(lobe)
+    train, held = split_members(found.subsets)
     assert set(member_rows(held, student.ids)) <= set(group)
     assert not set(train["id"]) & set(held["id"])
     rows = np.setdiff1d(np.arange(len(student)), member_rows(held, student.ids))
@@ -355,17 +354,31 @@ def test_training_on_what_was_found_helps_held_out_members():
     driven = fit_alignment("kuea", parts[0], focus=member_rows(train, ids), share=0.3, **given)
     general = fit_alignment("kuea", parts[0], **given)
     models = [student, driven.apply(student), general.apply(student)]
-    before, after, undriven = (discrepancy_of(held, teacher, model).set_index("lobe") for model in models)
+    before, after, undriven = (discrepancy_of(held, teacher, model).set_index("group") for model in models)
     assert before["n"].tolist() == [len(held)]
-    assert before.loc["positive", "excess"] > 0
-    assert after.loc["positive", "excess"] < 0.8 * before.loc["positive", "excess"]
-    assert after.loc["positive", "excess"] < undriven.loc["positive", "excess"]
-    assert after.loc["positive", "lobe_coherence_target"] == before.loc["positive", "lobe_coherence_target"]
+    assert before.loc[1, "excess"] > 0
+    assert after.loc[1, "excess"] < 0.8 * before.loc[1, "excess"]
+    assert after.loc[1, "excess"] < undriven.loc[1, "excess"]
+    assert after.loc[1, "coherence_target"] == before.loc[1, "coherence_target"]
 
 
 def test_members_that_are_not_there():
     with pytest.raises(InputError, match="1 members are not among these samples"):
         member_rows(pd.DataFrame({"id": ["x"]}), ["a"])
-    small = pd.DataFrame({"direction": 1, "lobe": "a", "id": list("abc"), "weight": 1.0, "own": True})
-    with pytest.raises(InputError, match="no lobe has 2 members"):
+    small = pd.DataFrame({"group": 1, "id": list("abc"), "weight": 1.0})
+    with pytest.raises(InputError, match="no group has 2 members"):
         split_members(small)
+
+
+def test_members_are_split_group_by_group_and_each_counts_once():
+    both = pd.DataFrame(
+        {"group": [1] * 10 + [2] * 12 + [3] * 3, "id": [*map(str, range(10)), *map(str, range(4, 16)), *"abc"]}
+    )
+    train, held = split_members(both, share=0.3)
+    assert held.groupby("group").size().to_dict() == {1: 3, 2: 2}  # 6 of the second are not the first's
+    assert train.groupby("group").size().to_dict() == {1: 7, 2: 4}  # the third is too small to be split
+    assert not set(train.id) & set(held.id)
+    assert len(train.id.unique()) == len(train)
+    again, other = split_members(both, share=0.3)[1], split_members(both, share=0.3, seed=1)[1]
+    pd.testing.assert_frame_equal(again, held)
+    assert not other.equals(held)

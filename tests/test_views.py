@@ -17,8 +17,8 @@ from PIL import Image
 from koda_audit import figures as koda_figures
 from koda_audit.discrepancy import layout as layouts
 from koda_audit.discrepancy import views
-from koda_audit.discrepancy.layout import lobe_layout
-from koda_audit.discrepancy.views import lobe_bars, lobe_map, spectra
+from koda_audit.discrepancy.layout import group_layout
+from koda_audit.discrepancy.views import group_bars, group_map, spectra
 
 NAMES = {"target": "a_b $x_1$ $", "reference": r"\frac{ <b>&amp; 标题 " + "long " * 30}
 RANDOM = np.random.default_rng(0)
@@ -30,18 +30,20 @@ SIGMAS = {role: {"image": 1.0, "text": 1.0} for role in VECTORS}
 NONE = {role: {} for role in VECTORS}
 
 
-def lobes(k):
-    """Samples of k lobes; every second sample lies in two."""
-    rows = np.arange(4 * k) * 2 % 100
-    frame = pd.DataFrame({"number": np.repeat(np.arange(k), 4), "row": rows, "own": True})
-    frame["direction"], frame["lobe"] = frame["number"] // 2 + 1, np.where(frame["number"] % 2, "negative", "positive")
-    return frame
+def members(k):
+    """Samples of k groups; every second sample lies in two."""
+    return pd.DataFrame({"group": np.repeat(np.arange(k), 4) + 1, "row": np.arange(4 * k) * 2 % 100})
 
 
 def bars(k):
-    frame = lobes(k).drop_duplicates("number")[["direction", "lobe"]]
-    return frame.assign(
-        lobe_coherence_target=RANDOM.random(k), lobe_coherence_reference=0.2, floor=0.1, finding=np.arange(k) % 2 == 0
+    return pd.DataFrame(
+        {
+            "group": np.arange(k) + 1,
+            "coherence_target": RANDOM.random(k),
+            "coherence_reference": 0.2,
+            "floor": 0.1,
+            "finding": np.arange(k) % 2 == 0,
+        }
     )
 
 
@@ -59,11 +61,11 @@ def texts(monkeypatch, draw, *arguments):
 
 
 def figures(k):
-    layout = lobe_layout("rbf", VECTORS, SIGMAS, lobes(k))
+    layout = group_layout("rbf", VECTORS, SIGMAS, members(k))
     return {
-        "bars": lobe_bars(bars(k), NAMES),
+        "bars": group_bars(bars(k), NAMES),
         "spectra": spectra(spectrum(k), 0.01, NAMES),
-        "map": lobe_map(layout, NAMES),
+        "map": group_map(layout, NAMES),
     }
 
 
@@ -79,11 +81,11 @@ def test_pictures_are_as_wide_as_they_should_be(k):
 
 
 def test_the_same_input_gives_the_same_bytes_in_any_style():
-    layout = lobe_layout("rbf", VECTORS, SIGMAS, lobes(3))
+    layout = group_layout("rbf", VECTORS, SIGMAS, members(3))
     frame = bars(3)
 
     def drawn():
-        return lobe_bars(frame, NAMES), spectra(spectrum(5), None, NAMES), lobe_map(layout, NAMES)
+        return group_bars(frame, NAMES), spectra(spectrum(5), None, NAMES), group_map(layout, NAMES)
 
     plain = drawn()
     with matplotlib.rc_context({"font.size": 30, "text.parse_math": True, "axes.facecolor": "red"}):
@@ -93,21 +95,24 @@ def test_the_same_input_gives_the_same_bytes_in_any_style():
 
 
 def test_names_are_drawn_as_they_are(monkeypatch):
-    shown = texts(monkeypatch, lobe_bars, bars(2), {"target": "$x_1$", "reference": "a" * 20 + "\n\x1b" + "b" * 40})
+    shown = texts(monkeypatch, group_bars, bars(2), {"target": "$x_1$", "reference": "a" * 20 + "\n\x1b" + "b" * 40})
     assert "in $x_1$" in shown
     assert f"in {'a' * 15}…{'b' * 16}" in shown
-    assert sum("1 of 2 lobes is a finding" in text for text in shown) == 1
+    assert sum("1 of 2 groups is a finding" in text for text in shown) == 1
 
 
-def test_bars_name_lobes_findings_and_the_floor(monkeypatch):
-    shown = texts(monkeypatch, lobe_bars, bars(4), {"target": "a", "reference": "b"})
+def test_bars_name_groups_findings_and_the_floor(monkeypatch):
+    shown = texts(monkeypatch, group_bars, bars(4), {"target": "a", "reference": "b"})
     assert shown.count("finding") == 2
-    assert {"1 positive", "1 negative", "2 positive", "2 negative", views.FLOOR} <= set(shown)
+    assert {"group 1", "group 2", "group 3", "group 4", views.FLOOR} <= set(shown)
     without = bars(4).assign(floor=np.nan, finding=False)
-    shown = texts(monkeypatch, lobe_bars, without, {"target": "a", "reference": "b"})
+    shown = texts(monkeypatch, group_bars, without, {"target": "a", "reference": "b"})
     assert views.FLOOR not in shown
-    assert "a against b: 0 of 4 lobes are findings" in shown
-    assert lobe_bars(bars(0), NAMES)[1:4] == b"PNG"
+    assert "a against b: 0 of 4 groups are findings" in shown
+    assert group_bars(bars(0), NAMES)[1:4] == b"PNG"
+    every = texts(monkeypatch, group_bars, bars(3).assign(finding=True), {"target": "a", "reference": "b"})
+    assert "a against b: 3 findings" in every
+    assert "finding" not in every  # all are, so none is marked
 
 
 def test_spectra_with_eigenvalues_that_have_no_logarithm(monkeypatch):
@@ -119,16 +124,16 @@ def test_spectra_with_eigenvalues_that_have_no_logarithm(monkeypatch):
 
 
 def test_a_map_says_that_it_is_no_evidence(monkeypatch):
-    shown = texts(monkeypatch, lobe_map, lobe_layout("cosine", VECTORS, NONE, lobes(2)), NAMES)
+    shown = texts(monkeypatch, group_map, group_layout("cosine", VECTORS, NONE, members(2)), NAMES)
     assert any("no evidence" in text for text in shown)
-    assert {"1 positive", "1 negative", "other samples"} <= set(shown)
+    assert {"group 1", "group 2", "other samples"} <= set(shown)
 
 
 def test_samples_of_a_layout(monkeypatch):
     monkeypatch.setattr(layouts, "MOST", 40)
     monkeypatch.setattr(layouts, "OTHERS", 10)
-    members = pd.DataFrame({"direction": 1, "lobe": np.repeat(["a", "b"], 40), "row": np.arange(80)})
-    members["own"] = True
+    # the second group shares five samples with the first, which shows them
+    given = pd.DataFrame({"group": np.repeat([3, 1], 40), "row": [*range(40), *range(35, 75)]})
     seen = []
 
     def kept(kernel, vectors, sigmas, rows):
@@ -136,10 +141,11 @@ def test_samples_of_a_layout(monkeypatch):
         return RANDOM.normal(size=(len(rows), 3))
 
     monkeypatch.setattr(layouts, "kernel_points", kept)
-    layout = lobe_layout("rbf", VECTORS, SIGMAS, members)
+    layout = group_layout("rbf", VECTORS, SIGMAS, given)
+    assert layout.groups == ("group 3", "group 1")  # in the order in which they stand
     assert np.bincount(layout.labels + 1).tolist() == [10, 15, 15]
     assert (seen[0][10:] == [*range(15), *range(40, 55)]).all()
-    assert (seen[0][:10] >= 80).all()
+    assert (seen[0][:10] >= 75).all()
     np.testing.assert_array_equal(seen[0], seen[1])
 
 
@@ -147,8 +153,8 @@ def test_a_layout_keeps_neighbours_and_is_the_same_every_time():
     centres = np.repeat([0, 1], 30)[:, None] * [9.0, 0, 0]
     points = torch.from_numpy(centres + RANDOM.normal(size=(60, 3)))
     vectors = {"target": {"image": points}, "reference": {"image": points[RANDOM.permutation(60)]}}
-    members = pd.DataFrame({"direction": 1, "lobe": np.repeat(["a", "b"], 30), "row": np.arange(60), "own": True})
-    first, second = (lobe_layout("rbf", vectors, SIGMAS, members).places for _ in range(2))
+    given = pd.DataFrame({"group": np.repeat([1, 2], 30), "row": np.arange(60)})
+    first, second = (group_layout("rbf", vectors, SIGMAS, given).places for _ in range(2))
     for role in vectors:
         np.testing.assert_array_equal(first[role], second[role])
     gap = first["target"][:, None] - first["target"]
@@ -157,11 +163,11 @@ def test_a_layout_keeps_neighbours_and_is_the_same_every_time():
 
 
 def test_too_little_for_a_layout():
-    assert lobe_layout("rbf", VECTORS, SIGMAS, lobes(0)) is None
+    assert group_layout("rbf", VECTORS, SIGMAS, members(0)) is None
     few = {role: {"image": torch.eye(3)} for role in VECTORS}
-    assert lobe_layout("cosine", few, NONE, lobes(1).head(1)) is None
+    assert group_layout("cosine", few, NONE, members(1).head(1)) is None
     same = {role: {"image": torch.ones(9, 2)} for role in VECTORS}
-    assert np.isfinite(lobe_layout("cosine", same, NONE, lobes(1)).places["target"]).all()
+    assert np.isfinite(group_layout("cosine", same, NONE, members(1)).places["target"]).all()
 
 
 def test_pyplot_stays_out_of_it():

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from koda_audit._contrast.block import block as together
 from koda_audit._contrast.direction import BelowFloor, Direction, constrained, penalised
 from koda_audit._contrast.operators import Pair
 from koda_audit._contrast.psd import PositiveSemidefinite, few_threads, positive_semidefinite
@@ -39,7 +40,8 @@ class Contrast:
         target: (T,) x'Ax.
         reference: (T,) x'Bx.
         multiplier: (T,) lambda, the price of the constraint; infinite where epsilon is the smallest feasible value.
-        duality_gap: (T,) the best dual bound minus x'Ax: how far, at most, x is from the optimum.
+        duality_gap: (T,) the best dual bound minus x'Ax: how far, at most, x is from the optimum; of a block that of
+            the whole subspace, divided among its directions.
     """
 
     directions: Floats
@@ -55,6 +57,7 @@ def solve_contrast(
     epsilon: float | None = None,
     n_directions: int = 1,
     multiplier: float | None = None,
+    block: bool = False,
 ) -> Contrast:
     """Directions that the target A holds and the reference B does not.
 
@@ -73,6 +76,8 @@ def solve_contrast(
         n_directions: T, at most n - 2: the dual has no gap only on a complement of three or more dimensions.
         multiplier: instead of epsilon, one fixed lambda for all directions: the leading eigenvectors of
             A - multiplier B, with no constraint on x'Bx (1.0 is SPEC).
+        block: solve for all directions at once: max tr X'AX s.t. tr X'BX <= T epsilon, X'X = I, where epsilon bounds
+            their mean (``block.block``; ours). The columns are eigenvectors; only their span is determined.
 
     Raises:
         InputError: matrices that are not finite, square, symmetric, positive semidefinite or of one size; a value out
@@ -90,6 +95,8 @@ def solve_contrast(
     n = len(target.matrix)
     check_settings(n, epsilon, n_directions, multiplier)
     with few_threads(n):
+        if block and epsilon is not None:
+            return _contrast(together(target, reference, float(epsilon), n_directions, n_directions))
         return _contrast(_in_order(target, reference, epsilon, n_directions, multiplier))
 
 
@@ -102,6 +109,7 @@ def solve_operators(
     seed: int = 0,
     mixed: bool = True,
     whole_up_to: int | None = None,
+    block: int = 0,
 ) -> Contrast:
     """The same directions for matrices that are too large for ``solve_contrast``: see ``subspace.converge``.
 
@@ -114,6 +122,8 @@ def solve_operators(
         seed: of the subspace's start.
         mixed: False for KODA's own rule of the multiplier, see ``quotient.maximise``.
         whole_up_to: see ``subspace.converge``.
+        block: the leading ``n_directions`` eigenvectors at the multiplier where the first ``block`` of them hold
+            epsilon in the mean, see ``block.block``; 0: one after the other.
 
     Raises:
         InputError: as in ``solve_contrast``, or no convergence.
@@ -139,10 +149,13 @@ def solve_operators(
         if epsilon is not None and not whole:
             # a young subspace may hold nothing that meets epsilon: take what it can give, and let it grow
             level = max(epsilon, YIELD * torch.linalg.eigvalsh(b)[min(n_directions, len(b) - 1)].item())
+        if block and level is not None:
+            count = min(block, len(a))
+            return together(target, reference, level, count, min(n_directions, len(a))), level == epsilon
         return _in_order(target, reference, level, min(n_directions, len(a)), multiplier, mixed), level == epsilon
 
     with few_threads(pair.size):
-        return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed, whole_up_to))
+        return _contrast(converge(pair, solve, n_directions + BESIDE, tolerance, seed, whole_up_to, sure=block or None))
 
 
 def _in_order(

@@ -18,6 +18,7 @@ KEPT = 4  # times ``width`` columns stay then
 SOLVE_AGAIN = 1.4  # times the columns of the last solution
 DEPENDENT = 1e-10  # part of a new column's squared length that must be new
 STEPS = 200
+LOOSE = 1e-2  # part of a value that the residual of a direction may be that is only tried
 STEEPEST = 1e9  # multiplier that is looked for
 WHOLE = 512  # coordinates up to which everything is solved at once, exact to rounding
 RESCUE = 4096  # the same where the subspace does not converge: it takes minutes
@@ -74,7 +75,13 @@ class _Basis:
 
 
 def converge(
-    pair: Pair, solve: Solve, width: int, tolerance: float, seed: int = 0, whole_up_to: int | None = None
+    pair: Pair,
+    solve: Solve,
+    width: int,
+    tolerance: float,
+    seed: int = 0,
+    whole_up_to: int | None = None,
+    sure: int | None = None,
 ) -> list[Direction]:
     """Directions of ``pair`` by Rayleigh-Ritz, until each residual is at most ``tolerance`` of the direction's value.
 
@@ -91,6 +98,7 @@ def converge(
         tolerance: of a residual's norm, relative to x'Ax.
         seed: of the start.
         whole_up_to: coordinates up to which there is no subspace, and everything is solved at once; default 512.
+        sure: directions whose residual is held to ``tolerance``, the others' to .01; default all.
 
     Returns:
         The directions in the pair's coordinates and units, in order; each gap includes what the subspace cannot see.
@@ -132,7 +140,9 @@ def converge(
             residual = basis.target @ small - multipliers * (basis.reference @ small)
             unseen = torch.linalg.vector_norm(larger.metric[:, columns:].T @ residual, dim=0)
             values = a.new_tensor([direction.target for direction in found])
-            if whole or bool((unseen <= tolerance * values).all()):
+            allowed = torch.full_like(values, max(tolerance, LOOSE))
+            allowed[:sure] = tolerance
+            if whole or bool((unseen <= allowed * values).all()):
                 return [
                     replace(direction, x=x, gap=direction.gap + error)
                     for direction, x, error in zip(found, (basis.vectors @ small).T, unseen.tolist(), strict=True)

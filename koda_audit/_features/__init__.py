@@ -6,5 +6,4 @@ device, today or on another machine. Rows have length 1; divided by sqrt(n) they
 ``maps``        what all maps have in common
 ``fourier``     random, for the Gaussian kernel
 ``projection``  random, for cosine and polynomial kernels
-``table``       the maps of each kernel under its name, drawn alike
 """

@@ -4,8 +4,8 @@ A kernel of both modalities is the product of the kernels of each (KODA, arXiv 2
 
 ``rbf``         Gaussian; needs widths
 ``bandwidth``   its widths: one rule for every model, so that two models are compared at the same resolution
-``cosine``      the cosine of the angle; may be negative
-``polynomial``  powers of an inner product plus a constant
-``directions``  what the last two are made of: rows of length 1
-``table``       all kernels under their names, called alike
+``polynomial``  powers of an inner product plus a constant, the cosine among them
+``directions``  what it is made of: rows of length 1
+``blocks``      any block of a kernel matrix, or all of it
+``table``       all kernels under their names: a record each
 """

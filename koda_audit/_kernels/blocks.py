@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,15 +10,10 @@ import torch
 from torch import Tensor
 
 from koda_audit._arrays import Vectors, chosen
-from koda_audit._kernels.bandwidth import drawn_rows, leading_eigenvalues
-from koda_audit._kernels.directions import common_rows, directions
-from koda_audit._kernels.rbf import scaled_points
-from koda_audit._kernels.table import POWERS, no_bandwidth
 
 BLOCK = 2048  # rows and columns of the kernel matrix that are made at a time
 VALUES = 2**30  # kernel values of a sum: all pairs of 32,768 samples
 FEWEST = 4096  # rows that are drawn where that is not enough for all
-CENTRE = 4096  # rows, evenly spaced, whose median is the origin
 
 Points = tuple[Tensor, ...]
 
@@ -39,11 +33,19 @@ class Blocks:
     def n(self) -> int:
         return len(next(iter(self.vectors.values())))
 
-    def part(self, rows: Tensor) -> Tensor:
-        """(m, m): K/n of some rows (m,) among each other; symmetric, on the CPU."""
+    def matrix(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """(m, m): K/n of some rows (m,) among each other, or of all; symmetric, on the device of the vectors.
+
+        Its trace is m/n. In this scale x'(K/n)x is the coherence of a unit direction x over all samples (KODA, ICML
+        2026, arXiv 2606.04180, sec 3): 1/n for a direction at random, at most the largest eigenvalue.
+        """
         points = self.points(chosen(self.vectors, rows))
         part = self.between(points, points)
-        return ((part + part.T).fill_diagonal_(2.0) / (2 * self.n)).cpu()
+        return (part + part.T).fill_diagonal_(2.0).div_(2 * self.n)
+
+    def part(self, rows: Tensor) -> Tensor:
+        """The same on the CPU."""
+        return self.matrix(rows).cpu()
 
     def coherences(self, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """x'(K/n)x of each column of ``x`` (n, T), and their standard errors (T,), without an n x n matrix.
@@ -84,41 +86,3 @@ class Blocks:
             rows = slice(start, start + BLOCK)
             points = self.points(chosen(self.vectors, rows))
             yield start, points, x[rows].to(points[0].device)
-
-
-def kernel_blocks(kernel: str, vectors: Mapping[str, Vectors], sigmas: Mapping[str, float]) -> Blocks:
-    """The blocks of a kernel of ``table.KERNELS`` on modality -> (n, d) vectors.
-
-    Raises:
-        InputError: as the kernel's own Gram function does.
-
-    >>> blocks = kernel_blocks("rbf", {"image": torch.tensor([[0.0], [2.0]])}, {"image": 1.0})
-    >>> blocks.part(torch.arange(2)).round(decimals=6).tolist()
-    [[0.5, 0.067668], [0.067668, 0.5]]
-    """
-    n = common_rows(vectors)
-    if kernel == "rbf":
-        # centred by the median, as in the Gram matrix: an offset would cost digits in the difference of squares
-        evenly = torch.arange(0, n, -(-n // CENTRE))
-        centre = scaled_points(chosen(vectors, evenly), sigmas).median(dim=0).values
-        return Blocks(vectors, lambda part: (scaled_points(part, sigmas) - centre,), _gaussian)
-    no_bandwidth(kernel, sigmas)
-    degree, offset = POWERS[kernel]
-    return Blocks(
-        vectors,
-        lambda part: tuple(directions(values, name, offset) for name, values in part.items()),
-        lambda p, q: math.prod(a @ b.T for a, b in zip(p, q, strict=True)) ** degree,
-    )
-
-
-def leading_spectrum(blocks: Blocks, seed: int = 0, count: int = 20) -> list[float]:
-    """The largest eigenvalues of K/n, largest first, on at most 4,000 rows drawn with ``seed``."""
-    rows = drawn_rows(blocks.n, seed)
-    part = (blocks.part(rows) * (blocks.n / len(rows))).numpy()
-    return leading_eigenvalues(part, min(count, len(rows)))
-
-
-def _gaussian(p: Points, q: Points) -> Tensor:
-    (a,), (b,) = p, q
-    squares = (a * a).sum(dim=1)[:, None] + (b * b).sum(dim=1)
-    return torch.addmm(squares, a, b.T, alpha=-2).clamp_(min=0).div_(-2).exp_()

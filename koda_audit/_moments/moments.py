@@ -150,14 +150,15 @@ class Moments:
 def _check_products(products: torch.dtype) -> None:
     if products not in PRODUCTS:
         raise InputError(f"products are {products}: expected torch.float64 or torch.float32")
-    if products == torch.float32 and not _full_float32():
+    if products == torch.float32 and not full_float32():
         raise InputError(
             "float32 products may have fewer digits in this process: "
             "call torch.set_float32_matmul_precision('highest'), or use float64"
         )
 
 
-def _full_float32() -> bool:
+def full_float32() -> bool:
+    """Whether float32 products have all their digits in this process."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # torch refuses to answer where one backend has been allowed fewer digits by itself

@@ -12,42 +12,41 @@ from numpy.typing import NDArray
 
 from koda_audit._arrays import OnDevice
 from koda_audit._kernels.bandwidth import fit_bandwidth
-from koda_audit._kernels.blocks import kernel_blocks
+from koda_audit._kernels.table import kernel_blocks
 from koda_audit.discrepancy.findings import measures
-from koda_audit.discrepancy.lobes import Lobe
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
-FEWEST = 2  # members of a lobe on either side; a single one has no pair
+FEWEST = 2  # members of a group on either side; a single one has no pair
 
 
 def split_members(subsets: pd.DataFrame, share: float = 0.5, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Members to train on, and members of the same lobes that are held out.
+    """Members to train on, and members of the same groups that are held out.
 
     Args:
-        subsets: ``Discrepancies.subsets``, or some of its rows, such as those of findings. A sample of several lobes
-            counts where it is the lobe's own.
-        share: of each lobe that is held out, at random; lobes with fewer than 2 on either side are left out.
+        subsets: ``Discrepancies.subsets``, or some of its rows, such as those of findings. A sample of several groups
+            counts in the first.
+        share: of each group that is held out, at random; groups with fewer than 2 on either side are left out.
 
     Raises:
-        InputError: no lobe is left.
+        InputError: no group is left.
 
-    >>> lobe = pd.DataFrame({"direction": 1, "lobe": "positive", "id": list("abcd"), "weight": 0.5, "own": True})
-    >>> train, held = split_members(lobe)
+    >>> members = pd.DataFrame({"group": 1, "id": list("abcd"), "weight": 0.5})
+    >>> train, held = split_members(members)
     >>> len(train), len(held), sorted([*train.id, *held.id])
     (2, 2, ['a', 'b', 'c', 'd'])
     """
     random = np.random.default_rng(seed)
     parts: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
-    for _, lobe in subsets[subsets["own"]].groupby(["direction", "lobe"], sort=False):
-        count = round(share * len(lobe))
-        if FEWEST <= count <= len(lobe) - FEWEST:
-            held = np.zeros(len(lobe), dtype=bool)
-            held[random.permutation(len(lobe))[:count]] = True
-            parts[0].append(lobe[~held])
-            parts[1].append(lobe[held])
+    for _, group in subsets.drop_duplicates("id").groupby("group", sort=False):
+        count = round(share * len(group))
+        if FEWEST <= count <= len(group) - FEWEST:
+            held = np.zeros(len(group), dtype=bool)
+            held[random.permutation(len(group))[:count]] = True
+            parts[0].append(group[~held])
+            parts[1].append(group[held])
     if not parts[0]:
-        raise InputError(f"no lobe has {FEWEST} members to train on and {FEWEST} to hold out: find larger ones")
+        raise InputError(f"no group has {FEWEST} members to train on and {FEWEST} to hold out: find larger ones")
     return pd.concat(parts[0]), pd.concat(parts[1])
 
 
@@ -85,16 +84,16 @@ def member_rows(members: pd.DataFrame, ids: Sequence[str]) -> NDArray[np.int64]:
 def discrepancy_of(
     members: pd.DataFrame, target: Embeddings, reference: Embeddings, kernel: str = "rbf", seed: int = 0
 ) -> pd.DataFrame:
-    """What the target's images hold together of each lobe and the reference's do not; before and after an alignment of
+    """What the target's images hold together of each group and the reference's do not; before and after an alignment of
     the reference.
 
     Args:
-        members: a row per sample, such as those held out: ``direction``, ``lobe``, ``id``, ``weight``.
+        members: a row per sample, such as those held out: ``group``, ``id``, ``weight``.
         target, reference: the same samples; widths of the Gaussian kernel follow the rule of ``fit_bandwidth`` in each.
         seed: of that rule.
 
     Returns:
-        A row per lobe: ``direction``, ``lobe``, ``n`` and the ``findings.measures``.
+        A row per group: ``group``, ``n`` and the ``findings.measures``.
 
     Raises:
         InputError: a member that is not there. DataError: sample ids that differ.
@@ -103,8 +102,8 @@ def discrepancy_of(
     >>> other = random.normal(size=(40, 4))
     >>> mine = other.copy()
     >>> mine[:4] = mine[0] + 0.01 * random.normal(size=(4, 4))
-    >>> lobe = pd.DataFrame({"direction": 1, "lobe": "positive", "id": list("0123"), "weight": 0.5})
-    >>> bool(discrepancy_of(lobe, Embeddings(mine), Embeddings(other)).excess[0] > 0.05)
+    >>> members = pd.DataFrame({"group": 1, "id": list("0123"), "weight": 0.5})
+    >>> bool(discrepancy_of(members, Embeddings(mine), Embeddings(other)).excess[0] > 0.05)
     True
     """
     sides = []
@@ -113,7 +112,7 @@ def discrepancy_of(
         sigmas = fit_bandwidth(vectors, seed=seed).sigmas if kernel == "rbf" else {}
         sides.append(kernel_blocks(kernel, vectors, sigmas))
     rows = []
-    for (direction, name), lobe in members.groupby(["direction", "lobe"], sort=False):
-        place = Lobe(0, str(name), member_rows(lobe, target.ids), lobe["weight"].to_numpy())
-        rows.append({"direction": direction, "lobe": name, "n": len(lobe), **measures(place, *sides)})
+    for group, part in members.groupby("group", sort=False):
+        measured = measures(member_rows(part, target.ids), part["weight"].to_numpy(), *sides)
+        rows.append({"group": group, "n": len(part), **measured})
     return pd.DataFrame(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from numbers import Real
 
 import torch
@@ -13,8 +12,9 @@ from koda_audit._contrast.solve import check_settings
 from koda_audit._kernels.bandwidth import TARGET
 from koda_audit._kernels.table import KERNELS
 from koda_audit._options import LARGEST, finite_number, one_of, whole_number
-from koda_audit.discrepancy.memory import available_memory, check_memory, dense_fits
-from koda_audit.discrepancy.paths import feature_width
+from koda_audit.discrepancy.memory import available_memory, check_memory
+from koda_audit.discrepancy.paths import Plan, feature_width
+from koda_audit.discrepancy.stability import FIRST
 from koda_audit.embeddings.container import Embeddings, check_embeddings
 from koda_audit.errors import InputError
 
@@ -22,25 +22,17 @@ FEATURES = ("auto", "exact", "random")
 PRESETS = ("paper",)
 N_FEATURES = 3000  # as in the paper
 PAPER_QUANTILE = 0.5
+PAPER_DIRECTIONS = 10
+PRICED = 8  # directions that set the price of coherence in the reference, for every number of them
+FEWEST = 4  # samples a direction where their number is not given
 MOST_HALVES = 10_000
-EXACT_UP_TO = 20_000  # samples; above, the exact path is not chosen unless asked for
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How directions are found: by which path, to which epsilon (or quantile of eigenvalues), by which rule."""
-
-    path: str
-    epsilon: float | None
-    quantile: float | None
-    rule: str | None
-    mixed: bool
+EXACT_UP_TO = 10_000  # samples, 4.5 GiB; above, the exact path is not chosen unless asked for
 
 
 def plan(
     n: int,
     *,
-    n_directions: int,
+    n_directions: int | None = None,
     kernel: str = "rbf",
     features: str = "auto",
     path: str = "auto",
@@ -50,6 +42,8 @@ def plan(
     multiplier: float | None = None,
     preset: str | None = None,
     device: torch.device | None = None,
+    columns: int | None = None,
+    seed: int = 0,
 ) -> Plan:
     """How ``find_discrepancies`` will do what its arguments ask of n samples.
 
@@ -57,13 +51,16 @@ def plan(
         InputError: arguments that contradict each other, a value out of range, too few samples for it, not enough
             memory.
 
-    >>> plan(100, n_directions=1)
-    Plan(path='dense', epsilon=0.02, quantile=None, rule='2/n', mixed=True)
-    >>> plan(100_000, n_directions=1, preset="paper").quantile
-    0.5
+    >>> how = plan(100, n_directions=1)
+    >>> how.path, how.epsilon, how.rule, how.n_directions
+    ('dense', 0.02, '2/n', 1)
+    >>> plan(100_000, preset="paper").quantile, plan(400).n_directions
+    (0.5, 20)
     """
-    check_settings(n, 0.0, n_directions, None)
-    n_features, n_directions = int(n_features), int(n_directions)
+    check_settings(n, 0.0, 1 if n_directions is None else n_directions, None)
+    number, block = _columns(n, n_directions, preset)
+    columns = columns or number
+    n_features = int(n_features)
     if KERNELS[kernel].has_bandwidth and n * TARGET <= 1:
         raise InputError(
             f"{n} samples are too few for the kernel '{kernel}': at least {int(1 / TARGET) + 1} are needed"
@@ -86,8 +83,8 @@ def plan(
         raise InputError("give one of epsilon, epsilon_quantile and multiplier")
     available = available_memory(device)
     width = feature_width(kernel, n_features)
-    few = n < width + n_directions
-    path = _path(n, few, features, path, available)
+    few = n < width + columns
+    path = _path(n, few, features, path)
     rule = None if multiplier is not None else "given"
     if epsilon_quantile is not None:
         rule = _quantile_rule(n, path, epsilon_quantile, width // 2)
@@ -95,14 +92,25 @@ def plan(
         epsilon, rule = 2 / n, "2/n"
         if path != "dense" and 1 / n_features > epsilon:
             epsilon, rule = 1 / n_features, "1/n_features"
-    check_settings(n, 0.0 if epsilon_quantile is not None else epsilon, n_directions, multiplier)
+    check_settings(n, 0.0 if epsilon_quantile is not None else epsilon, columns, multiplier)
     if path == "reduced" and few:
         raise InputError(
-            f"path='reduced' with {width:,} columns needs at least {width + n_directions:,} samples, and there are "
+            f"path='reduced' with {width:,} columns needs at least {width + columns:,} samples, and there are "
             f"{n:,}: take path='sample', which is the same problem, or fewer n_features"
         )
     check_memory(n, path, width, available, few)
-    return Plan(path, epsilon, epsilon_quantile, rule, mixed=preset is None)
+    return Plan(
+        path, epsilon, epsilon_quantile, multiplier, rule, columns, block, n_features, int(seed), preset is None
+    )
+
+
+def _columns(n: int, n_directions: int | None, preset: str | None) -> tuple[int, int]:
+    if preset is not None:
+        return PAPER_DIRECTIONS if n_directions is None else int(n_directions), 0
+    if n_directions is not None:
+        return int(n_directions), int(n_directions)
+    columns = max(1, min(FIRST, n // FEWEST))
+    return columns, min(PRICED, columns)
 
 
 def check_choices(
@@ -135,8 +143,8 @@ def check_rule(floor: float | None, min_stability: float) -> None:
             finite_number(number, name, 0, most)
 
 
-def _path(n: int, few: bool, features: str, path: str, available: int | None) -> str:
-    """The path that ``features`` and ``path`` ask for, or else the exact one where it fits, or the cheaper random one.
+def _path(n: int, few: bool, features: str, path: str) -> str:
+    """The path that ``features`` and ``path`` ask for, or the exact one for few samples, or the cheaper random one.
 
     ``few`` says that there are fewer samples than columns.
     """
@@ -146,7 +154,7 @@ def _path(n: int, few: bool, features: str, path: str, available: int | None) ->
                 f"features='{features}' cannot take path='{path}': exact features are dense, random ones are not"
             )
         return path
-    if features == "exact" or (features == "auto" and n <= EXACT_UP_TO and dense_fits(n, available)):
+    if features == "exact" or (features == "auto" and n <= EXACT_UP_TO):
         return "dense"
     return "sample" if few else "reduced"
 

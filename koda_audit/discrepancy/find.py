@@ -1,9 +1,9 @@
-"""From two models' embeddings of the same samples to what one holds together and the other does not."""
+"""From two models' embeddings of the same samples to the groups that one holds together and the other does not."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,19 +12,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._kernels.bandwidth import TARGET
-from koda_audit._kernels.blocks import kernel_blocks, leading_spectrum
-from koda_audit.discrepancy.choices import N_FEATURES, check_numbers, check_rule
-from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, owned, verdicts
-from koda_audit.discrepancy.lobes import Lobe
+from koda_audit._kernels.bandwidth import TARGET, leading_eigenvalues
+from koda_audit.discrepancy.choices import FEWEST, N_FEATURES, PRICED, check_numbers, check_rule
+from koda_audit.discrepancy.describe import described, subsets_of
+from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, held_apart, measures, verdicts
+from koda_audit.discrepancy.groups import Group, heaviest, members
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.search import Search, search
-from koda_audit.discrepancy.sensitivity import excess_at_other_widths
-from koda_audit.discrepancy.shares import modality_shares
-from koda_audit.discrepancy.stability import HALVES, stability
+from koda_audit.discrepancy.stability import FIRST, HALVES, MOST, Tested, repeats, search_numbers, with_more_halves
 from koda_audit.embeddings.container import Embeddings
 
-BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 4,000 rows"
+BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 2,000 rows"
+SPECTRUM = 20  # eigenvalues
+SPARE = 2  # directions that must be left over, else more are tried
 
 
 def find_discrepancies(
@@ -34,14 +34,13 @@ def find_discrepancies(
     kernel: str = "rbf",
     features: str = "auto",
     epsilon: float | None = None,
-    n_directions: int = 10,
+    n_directions: int | None = None,
     multiplier: float | None = None,
     path: str = "auto",
     n_features: int = N_FEATURES,
     seed: int = 0,
     preset: str | None = None,
     epsilon_quantile: float | None = None,
-    rotation: str = "none",
     device: str | torch.device | None = None,
     floor: float | None = None,
     halves: int = HALVES,
@@ -49,9 +48,12 @@ def find_discrepancies(
 ) -> Discrepancies:
     """Groups of samples that lie together in the target and not in the reference.
 
-    KODA (ICML 2026, arXiv 2606.04180, eq 8 and 12): unit directions over the samples with the largest coherence
-    x'(K/n)x in the target, where the coherence in the reference is at most epsilon, on raw vectors. The order of the
-    two models matters: run both.
+    KODA (ICML 2026, arXiv 2606.04180, eq 8 and 12) seeks unit directions over the samples with the largest coherence
+    x'(K/n)x in the target, where that in the reference is at most epsilon. Where several groups are lost, single
+    directions mix them and change from sample to sample; their span does not. So the span is found (``block.block``),
+    turned until each column has its weight on few samples (``turn.turns``), and groups are read off the columns
+    (``groups.members``) and judged (``findings.verdicts``); all but the contrast is ours. The order of the two models
+    matters: run both.
 
     Args:
         target: the model whose groups are sought.
@@ -60,31 +62,29 @@ def find_discrepancies(
             its class), "image" or "text".
         kernel: "rbf", Gaussian (widths: the median distance of each modality, times one multiplier a model, such that
             the leading eigenvalue of K/n is .15 in both); "cosine"; or "polynomial", of degree 3.
-        features: "exact" kernel matrices, "random" features, or "auto": exact up to 20,000 samples where the memory
-            allows. Whatever finds the directions, their coherences in the frame are those of the exact kernels.
-        epsilon: default 2/n, twice the coherence of a direction at random, and with random features at least 1/r, twice
-            their noise (ours; the paper takes a quantile of the reference's eigenvalues, which mostly asks for less
-            than a random direction has). It bounds the kernel that is used.
-        n_directions: at most n - 2.
+        features: "exact" kernel matrices, "random" features, or "auto": exact up to 10,000 samples. Whatever finds the
+            directions, groups are measured with the exact kernels.
+        epsilon: of the mean over the directions; default 2/n, twice the coherence of a direction at random, and with
+            random features at least 1/r, twice their noise (ours; the paper takes a quantile of the reference's
+            eigenvalues, which mostly asks for less than a random direction has). It bounds the kernel that is used.
+        n_directions: by default the number that shows most groups that come back on random halves, from 1 to 20, and
+            more where the last ones still add some; else that many, at most n - 2.
         multiplier: instead of epsilon, a fixed price of coherence in the reference; 1.0 is SPEC.
         path: "dense" (n x n kernel matrices), "sample" (random features of all samples), "reduced" (the Gram matrix of
             random features, one pass over the samples), or "auto". Up to 512 samples the dense path is exact to
-            rounding; all others reach a duality gap of about 1e-6 of the value, which stands in the frame. The memory
-            of "reduced" does not grow with n.
+            rounding; all others reach a duality gap of about 1e-6 of the value. The memory of "reduced" does not grow
+            with n but for the directions.
         n_features: random frequencies of a Gaussian kernel, projections of any other; 3,000 as in the paper.
-        seed: of the pairs that set the base widths, of the rows above 4,000 samples, of random features and of the
-            subspace's start.
-        preset: "paper" for what KODA does: random features, epsilon_quantile=0.5, and as multiplier the one whose
-            leading eigenvector is the best feasible (Algorithm 1, short of the optimum where that eigenvalue is
-            multiple; the duality gap tells).
+        seed: of the 2,000 samples on which widths are set and groups are tested, of the halves, of random features and
+            of the searches' starts. What is drawn depends on the ids of the samples, and not on their order.
+        preset: "paper" for what KODA does: random features, epsilon_quantile=0.5, ten directions one after the other
+            with Algorithm 1's multiplier, and the 50 heaviest samples of each as its group; there are no findings.
         epsilon_quantile: instead of epsilon, this quantile of the eigenvalues of the reference's covariance (2r of
             them), or of its kernel matrix on the dense path, which is another number.
-        rotation: "varimax" turns the directions within their span so that each has its weight on few samples; none then
-            has a certificate of its own.
         device: "cpu", "cuda", "cuda:1"; by default CUDA where there is one.
         floor: the excess that a finding must exceed, from ``self_excess``; None is 0.
-        halves: random halves of the samples on which directions are found again, for the stability of each lobe; 0
-            leaves it out, and with it the findings.
+        halves: random halves of the samples on which groups are sought again, for the stability of each; more are drawn
+            where one lies near the bound. 0 leaves it out, and with it the findings and the choice of a number.
         min_stability: of a finding.
 
     Raises:
@@ -93,56 +93,56 @@ def find_discrepancies(
         DataError: sample ids that differ; a sample without a caption.
 
     Warns:
-        FewerDirections: a later direction is infeasible; the list ends before it.
+        FewerDirections: with ``preset``, a later direction is infeasible; the list ends before it.
 
     >>> import numpy as np
     >>> random = np.random.default_rng(0)
-    >>> other = random.normal(size=(60, 8))
+    >>> other = random.normal(size=(90, 8))
     >>> mine = other.copy()
     >>> mine[:12] = mine[0] + 0.1 * random.normal(size=(12, 8))  # a group that only this model holds together
-    >>> found = find_discrepancies(Embeddings(mine), Embeddings(other), modality="image", n_directions=1)
-    >>> first = found.subsets[(found.subsets.direction == 1) & (found.subsets.lobe == "positive")]
-    >>> len(first), {int(sample) for sample in first.id} <= set(range(12))
-    (11, True)
+    >>> found = find_discrepancies(Embeddings(mine), Embeddings(other), modality="image")
+    >>> found.groups[["group", "n", "finding"]].values.tolist()
+    [[1, 13, True]]
+    >>> len(set(map(int, found.subsets.id)) & set(range(12)))
+    12
     """
     check_numbers(halves=halves)
     check_rule(floor, min_stability)
-    found = search(
-        target,
-        reference,
-        modality=modality,
-        kernel=kernel,
-        features=features,
-        epsilon=epsilon,
-        n_directions=n_directions,
-        multiplier=multiplier,
-        path=path,
-        n_features=n_features,
-        seed=seed,
-        preset=preset,
-        epsilon_quantile=epsilon_quantile,
-        rotation=rotation,
-        device=device,
-    )
-    stable = np.full(len(found.lobes), math.nan)
-    if halves:
-        stable = stability(
-            found.lobes, found.directions, found.blocks["target"], found.blocks["reference"], found.goal, int(halves)
-        )
-    own = owned(found.lobes, found.measures, stable)
+    asked: dict[str, Any] = {
+        "modality": modality,
+        "kernel": kernel,
+        "features": features,
+        "epsilon": epsilon,
+        "n_directions": n_directions,
+        "multiplier": multiplier,
+        "path": path,
+        "n_features": n_features,
+        "seed": seed,
+        "preset": preset,
+        "epsilon_quantile": epsilon_quantile,
+        "device": device,
+    }
     rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
-    judged = verdicts(found.measures, stable, own, rule)
-    frame = pd.DataFrame(_rows(found, kernel, judged))
-    if found.widths:
-        frame = frame.assign(**excess_at_other_widths(found.vectors, found.lobes, int(seed)))
-    spectrum = pd.DataFrame({role: leading_spectrum(block, int(seed)) for role, block in found.blocks.items()})
-    level, n = found.goal.epsilon, len(target)
+    found, tested = _tested(target, reference, asked, int(halves), rule)
+    columns, groups, places = _groups(found, tested)
+    measured = _measured(found, groups)
+    judged = verdicts(measured, tested, _repeats(found, tested), places, rule)
+    other = reference.aligned_to(target.ids)
+    order, frame, quality = described(found, modality, kernel, groups, measured, judged, target, other)
+    pool, level, n = found.pool, found.plan.epsilon, len(target)
+    spectrum = {
+        role: leading_eigenvalues(getattr(pool, role) / len(pool.rows), min(SPECTRUM, len(pool.rows)))
+        for role in found.blocks
+    }
+    number = tested.number
     return Discrepancies(
-        frame=frame,
-        directions=found.directions,
-        subsets=_subsets(found.lobes, frame, own, target.ids),
+        groups=frame,
+        directions=columns[:, [places[place] for place in order]],
+        subsets=subsets_of([groups[place] for place in order], frame, target.ids),
+        quality=quality,
+        subspace=_subspace(found, columns, number),
         bandwidths={role: asdict(width) for role, width in found.widths.items()},
-        spectrum=spectrum,
+        spectrum=pd.DataFrame(spectrum),
         epsilon=level,
         settings={
             "modality": modality,
@@ -151,10 +151,9 @@ def find_discrepancies(
             "preset": preset,
             "n_features": None if found.plan.path == "dense" else int(n_features),
             "n": n,
-            "n_directions": int(n_directions),
-            "rotation": rotation,
+            "n_directions": None if n_directions is None else int(n_directions),
             "epsilon_rule": found.plan.rule,
-            **_epsilon(level, n, float(spectrum["reference"].iloc[0])),
+            **_epsilon(level, n, float(spectrum["reference"][0])),
             "feature_noise": None if found.plan.path == "dense" else 1 / (2 * n_features),
             "multiplier": None if multiplier is None else float(multiplier),
             "halves": int(halves),
@@ -168,7 +167,7 @@ def find_discrepancies(
 
 
 def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
-    """The largest excess of a lobe that a model shows against itself: the floor of its findings.
+    """The largest excess of a group that a model shows against itself: the floor of its findings.
 
     Args:
         model: the target of the comparison that is to be judged.
@@ -180,39 +179,73 @@ def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
     >>> self_excess(Embeddings(vectors), Embeddings(vectors), modality="image", n_directions=2)
     0.0
     """
-    return max(0.0, *(measured["excess"] for measured in search(model, again, **settings).measures))
+    found, tested = _tested(model, again, {"n_directions": None, **settings}, 0, Rule())
+    _, groups, _ = _groups(found, tested)
+    target, reference = found.blocks["target"], found.blocks["reference"]
+    return max(0.0, *(measures(group.rows, group.weights, target, reference)["excess"] for group in groups), 0.0)
 
 
-def _rows(found: Search, kernel: str, judged: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows of the frame, but for other widths."""
-    shares: Sequence[dict[str, float]] = [{}] * len(found.lobes)
-    if len(found.vectors["target"]) > 1:
-        shares = _shares(found, kernel)
-    for lobe, measured, share, verdict in zip(found.lobes, found.measures, shares, judged, strict=True):
-        row: dict[str, Any] = {"direction": lobe.direction + 1, "lobe": lobe.name, "n": len(lobe.rows)}
-        for role, (values, errors) in found.coherences.items():
-            row[f"coherence_{role}"], row[f"coherence_{role}_error"] = values[lobe.direction], errors[lobe.direction]
-        yield {**row, **_used(found, lobe.direction), **measured, **share, **verdict}
+def _tested(
+    target: Embeddings, reference: Embeddings, asked: dict[str, Any], halves: int, rule: Rule
+) -> tuple[Search, Tested]:
+    """The directions and how many of them are turned together: more are sought as long as the last ones add groups."""
+    given = asked["n_directions"]
+    found = search(target, reference, **asked)
+    if not found.plan.block and found.plan.multiplier is None:
+        return found, Tested(found.columns.shape[1], np.eye(found.columns.shape[1]), np.empty((0, 0)))
+    multiplier, seed = float(found.contrast.multiplier[0]), found.plan.seed
+    number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
+    tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
+    most = min(MOST, len(target) // FEWEST)
+    while number is None and FIRST <= found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
+        found = search(target, reference, **asked, columns=min(2 * found.columns.shape[1], most))
+        tested = search_numbers(found.columns, found.pool, multiplier, halves, seed)
+    if halves:
+        tested = with_more_halves(tested, found.columns, found.pool, multiplier, rule.min_stability, seed)
+    return found, tested
 
 
-def _subsets(
-    lobes: Sequence[Lobe], frame: pd.DataFrame, own: Sequence[NDArray[np.bool_]], ids: Sequence[str]
-) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame(
-            {
-                "direction": lobe.direction + 1,
-                "lobe": lobe.name,
-                "id": [ids[row] for row in lobe.rows],
-                "weight": lobe.weights,
-                "rank": np.arange(1, len(lobe.rows) + 1),
-                "own": mine,
-                "finding": finding,
-            }
-        )
-        for lobe, mine, finding in zip(lobes, own, frame["finding"].tolist(), strict=True)
+def _groups(found: Search, tested: Tested) -> tuple[NDArray[np.float64], list[Group], list[int]]:
+    """The columns (n, T) as they are read, the groups, and the column of each."""
+    if found.plan.block == 0 and found.plan.multiplier is None:
+        groups = heaviest(found.columns)
+        return found.columns, groups, list(range(len(groups)))
+    columns = found.columns[:, : tested.number] @ tested.turn
+    read = members(columns)
+    places = [place for place, group in enumerate(read) if group is not None]
+    return columns, [group for group in read if group is not None], places
+
+
+def _repeats(found: Search, tested: Tested) -> NDArray[np.bool_]:
+    return (
+        repeats(tested, found.columns, found.pool) if len(tested.overlaps) else np.zeros(tested.number, dtype=np.bool_)
+    )
+
+
+def _measured(found: Search, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    target, reference = found.blocks["target"], found.blocks["reference"]
+    apart = held_apart(groups, found.pool, target, reference)
+    return [
+        {"fit": group.fit, **margins, **measures(group.rows, group.weights, target, reference)}
+        for group, margins in zip(groups, apart, strict=True)
     ]
-    return pd.concat(parts, ignore_index=True)
+
+
+def _subspace(found: Search, columns: NDArray[np.float64], number: int) -> dict[str, float]:
+    """How much both models hold of the span, and how far from the optimum it is."""
+    contrast = found.contrast
+    exact = {
+        f"coherence_{role}": float(block.coherences(torch.from_numpy(columns), found.plan.seed)[0].mean())
+        for role, block in found.blocks.items()
+    }
+    return {
+        "n_directions": number,
+        **exact,
+        "used_target": float(contrast.target[:number].mean()),
+        "used_reference": float(contrast.reference[:number].mean()),
+        "multiplier": float(contrast.multiplier[0]),
+        "duality_gap": float(contrast.duality_gap[:number].max()),
+    }
 
 
 def _epsilon(level: float | None, n: int, largest: float) -> dict[str, float | None]:
@@ -220,26 +253,3 @@ def _epsilon(level: float | None, n: int, largest: float) -> dict[str, float | N
     if level is None:
         return {"epsilon": None}
     return {"epsilon": float(level), "epsilon_times_n": float(level) * n, "epsilon_over_lambda_max": level / largest}
-
-
-def _used(found: Search, number: int) -> dict[str, float]:
-    contrast, epsilon = found.contrast, found.goal.epsilon
-    values = {
-        "used_target": contrast.target[number],
-        "used_reference": contrast.reference[number],
-        "multiplier": contrast.multiplier[number],
-        "duality_gap": contrast.duality_gap[number],
-        "epsilon": math.nan if epsilon is None else epsilon,
-    }
-    return values if found.goal.rotation == "none" else dict.fromkeys(values, math.nan)
-
-
-def _shares(found: Search, kernel: str) -> list[dict[str, float]]:
-    alone = {
-        role: {
-            name: kernel_blocks(kernel, {name: values}, {name: found.sigmas[role][name]} if found.widths else {})
-            for name, values in vectors.items()
-        }
-        for role, vectors in found.vectors.items()
-    }
-    return [modality_shares(alone, lobe.rows, lobe.weights) for lobe in found.lobes]

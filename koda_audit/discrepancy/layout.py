@@ -1,4 +1,4 @@
-"""Where the samples of lobes lie in the plane, under both models: for a picture, which is no evidence."""
+"""Where the samples of groups lie in the plane, under both models: for a picture, which is no evidence."""
 
 from __future__ import annotations
 
@@ -14,71 +14,70 @@ from koda_audit._arrays import Vectors
 from koda_audit.discrepancy.points import kernel_points
 
 MOST = 300  # samples a model: what a reader can tell apart, and t-SNE does exactly within a second or two
-OTHERS = 100  # of them from outside the lobes, where there are as many
+OTHERS = 100  # of them from outside the groups, where there are as many
 PERPLEXITY = 30
 FEWEST = 4  # samples that can be laid out
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``lobes`` (k,) names of the lobes, ``labels`` (m,) the lobe of each sample, -1 for none; "target" and "reference"
+    """``groups`` (k,) their names, ``labels`` (m,) the group of each sample, -1 for none; "target" and "reference"
     -> ``places`` (m, 2), without a unit.
     """
 
-    lobes: tuple[str, ...]
+    groups: tuple[str, ...]
     labels: NDArray[np.int64]
     places: Mapping[str, NDArray[np.float64]]
 
 
-def lobe_layout(
+def group_layout(
     kernel: str,
     vectors: Mapping[str, Mapping[str, Vectors]],
     sigmas: Mapping[str, Mapping[str, float]],
     members: pd.DataFrame,
     seed: int = 0,
 ) -> Layout | None:
-    """The lobes' samples, and some others, in the plane by t-SNE of each model's points on its own.
+    """The groups' samples, and some others, in the plane by t-SNE of each model's points on its own.
 
-    At most 300 samples: up to 100 drawn from outside the lobes, and the heaviest of each lobe, as many of each as there
-    is room for. Exact gradients from the first two principal components, so the same input gives the same picture on
-    the same machine. Distances, sizes and the place of a group in such a picture mean nothing; only who lies beside
-    whom.
+    At most 300 samples: up to 100 drawn from outside the groups, and the heaviest of each group, as many of each as
+    there is room for. Exact gradients from the first two principal components, so the same input gives the same
+    picture on the same machine. Distances, sizes and the place of a group in such a picture mean nothing; only who lies
+    beside whom.
 
     Args:
         kernel: a name of ``table.KERNELS``; it says which points are laid out, see ``kernel_points``.
         vectors: "target" and "reference" -> modality -> (n, d).
         sigmas: "target" and "reference" -> modality -> width, for "rbf"; else empty mappings.
-        members: a row per sample of a lobe, heaviest first within it: ``direction``, ``lobe``, ``row``, ``own``. A
-            sample of several lobes is shown where it is the lobe's own.
-        seed: of the samples outside the lobes.
+        members: a row per sample of a group, heaviest first within it: ``group``, ``row``. A sample of several groups
+            is shown in the first.
+        seed: of the samples outside the groups.
 
     Returns:
-        None where there is no lobe, or fewer than 4 samples in all.
+        None where there is no group, or fewer than 4 samples in all.
 
     >>> import torch
     >>> vectors = {role: {"image": torch.arange(20.0).reshape(10, 2)} for role in ("target", "reference")}
-    >>> lobes = pd.DataFrame({"direction": 1, "lobe": "positive", "row": [3, 4], "own": True})
-    >>> layout = lobe_layout("cosine", vectors, {"target": {}, "reference": {}}, lobes)
-    >>> layout.lobes, layout.labels.tolist(), layout.places["target"].shape
-    (('1 positive',), [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0], (10, 2))
+    >>> members = pd.DataFrame({"group": 1, "row": [3, 4]})
+    >>> layout = group_layout("cosine", vectors, {"target": {}, "reference": {}}, members)
+    >>> layout.groups, layout.labels.tolist(), layout.places["target"].shape
+    (('group 1',), [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0], (10, 2))
     """
-    first = members.drop_duplicates(["direction", "lobe"])
-    lobes = tuple(f"{direction} {lobe}" for direction, lobe in zip(first["direction"], first["lobe"], strict=True))
+    numbers = list(dict.fromkeys(members["group"]))
+    groups = tuple(f"group {number}" for number in numbers)
     n = len(next(iter(vectors["target"].values())))
-    if not lobes or n < FEWEST:
+    if not groups or n < FEWEST:
         return None
-    labelled = members.assign(label=members.groupby(["direction", "lobe"], sort=False).ngroup())
-    single = labelled[labelled["own"]]
+    single = members.assign(label=members["group"].map(numbers.index)).drop_duplicates("row")
     outside = np.setdiff1d(np.arange(n), members["row"].to_numpy())
     others = np.random.default_rng(seed).permutation(outside)[:OTHERS]
-    shown = single[single.groupby("label").cumcount() < max((MOST - len(others)) // len(lobes), 1)].head(MOST)
-    # the others first, so that lobes are drawn over them
+    shown = single[single.groupby("label").cumcount() < max((MOST - len(others)) // len(groups), 1)].head(MOST)
+    # the others first, so that groups are drawn over them
     rows = np.concatenate([others, shown["row"].to_numpy()])
     labels = np.concatenate([np.full(len(others), -1), shown["label"].to_numpy()])
     if len(rows) < FEWEST:
         return None
     places = {role: _plane(kernel_points(kernel, vectors[role], sigmas[role], rows)) for role in vectors}
-    return Layout(lobes, labels, places)
+    return Layout(groups, labels, places)
 
 
 def _plane(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,11 +14,6 @@ SAMPLE = 3  # n x D float64 matrices: features of both models, in chunks and who
 REDUCED = 4  # D x D float64 matrices: the sums, the Gram matrix, and what a block product holds
 
 
-def dense_fits(n: int, available: int | None) -> bool:
-    """Whether n samples fit into ``available`` bytes on the dense path; None means unknown, and fits."""
-    return available is None or DENSE * 8 * n * n <= available
-
-
 def check_memory(n: int, path: str, width: int, available: int | None, few: bool = False) -> None:
     """Stop where a path needs more bytes than there are; ``available`` None means unknown, and passes.
 
@@ -46,10 +41,17 @@ def check_memory(n: int, path: str, width: int, available: int | None, few: bool
 
 
 def available_memory(device: torch.device | None = None) -> int | None:
-    """Bytes that can be had on the device without swapping; where the system does not tell, all there are; or None."""
+    """Bytes that can be had on the device without swapping, and within the limit of a container; None where the system
+    does not tell.
+    """
     if device is not None and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
+    known = [free for free in (_of_machine(), _of_container()) if free is not None]
+    return min(known, default=None)
+
+
+def _of_machine() -> int | None:
     table = Path("/proc/meminfo")
     if table.exists():
         for line in table.read_text("ascii").splitlines():
@@ -58,3 +60,23 @@ def available_memory(device: torch.device | None = None) -> int | None:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return None
+
+
+def _of_container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """What the control groups (version 2) of this process leave it, with cached files; None without a limit."""
+    try:
+        (name,) = (line[3:] for line in own.read_text("utf-8").splitlines() if line.startswith("0::"))
+    except (OSError, ValueError):
+        return None
+    here = root / name.lstrip("/")
+    free = []
+    for folder in (here, *here.parents):
+        try:
+            limit = (folder / "memory.max").read_text("ascii").strip()
+            if limit.isdigit():
+                used = int((folder / "memory.current").read_text("ascii"))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+                free.append(max(int(limit) - used + int(stat.get("inactive_file", 0)), 0))
+        except OSError:  # no such file: the folder is the root, or none of a control group
+            continue
+    return min(free, default=None)

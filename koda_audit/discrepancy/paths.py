@@ -7,19 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
 from koda_audit._arrays import Vectors, chosen
+from koda_audit._contrast.direction import BelowFloor
 from koda_audit._contrast.operators import DensePair, FeaturePair, GramPair
 from koda_audit._contrast.solve import Contrast, FewerDirections, solve_operators
-from koda_audit._features.table import RANDOM_FEATURES
-from koda_audit._kernels.table import KERNELS
-from koda_audit._moments.moments import Moments
+from koda_audit._kernels.table import KERNELS, kernel_blocks
+from koda_audit._moments.moments import Moments, full_float32
 from koda_audit.errors import InputError
 
 PATHS = ("dense", "sample", "reduced")
-TOLERANCE = 1e-6  # of the residual in the subspace
+TOLERANCE = 1e-4  # of the residual in the subspace: the gap is a hundred times smaller, and groups change beyond 1e-2
+CLOSE = 1e-6  # relative: epsilon is the smallest eigenvalue, as a caller may have rounded it
 CHUNK = 4096  # samples whose features are made at a time
 
 
@@ -38,62 +40,86 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What is asked of the solver: see ``find_discrepancies``. ``mixed`` is False for KODA's rule of the multiplier.
+class Plan:
+    """What is asked of the solver, and by which path: see ``find_discrepancies``.
 
-    ``rotation`` is what becomes of the directions afterwards.
+    Attributes:
+        path: one of ``PATHS``.
+        epsilon: or ``quantile`` of the reference's eigenvalues, or ``multiplier``; ``rule`` says where epsilon is from.
+        n_directions: columns that are sought.
+        block: how many of them hold epsilon in the mean; with 0 each holds it, one after the other.
+        n_features: frequencies r of a Gaussian kernel (2r columns a model), projections of any other.
+        mixed: False for KODA's rule of the multiplier.
     """
 
+    path: str
     epsilon: float | None
     quantile: float | None
-    n_directions: int
     multiplier: float | None
+    rule: str | None
+    n_directions: int
+    block: int
+    n_features: int
     seed: int
-    mixed: bool = True
-    rotation: str = "none"
+    mixed: bool
 
 
-def solve(sides: Sides, goal: Goal, path: str, n_features: int) -> tuple[Contrast, float | None]:
-    """Directions over the samples, with the coherences of the kernel that was used; and epsilon.
+def solve(sides: Sides, plan: Plan) -> tuple[Contrast, Plan]:
+    """Directions over the samples, with the coherences of the kernel that was used; and the plan, with epsilon as used.
 
-    Args:
-        path: "dense", exact kernels, n x n matrices; "sample", random features of all samples; "reduced", the Gram
-            matrix of random features, streamed, whatever the number of samples.
-        n_features: frequencies r of a Gaussian kernel (2r columns a model), projections of any other.
+    "dense" takes exact kernels, n x n matrices; "sample" random features of all samples; "reduced" the Gram matrix of
+    random features, streamed, whatever the number of samples.
     """
-    if path == "dense":
-        return _dense(sides, goal)
-    features = _Features(sides, n_features, goal.seed)
-    return _sample(features, goal) if path == "sample" else _reduced(features, goal)
+    if plan.path == "dense":
+        return _dense(sides, plan)
+    features = _Features(sides, plan.n_features, plan.seed)
+    return _sample(features, plan) if plan.path == "sample" else _reduced(features, plan)
 
 
-def _dense(sides: Sides, goal: Goal) -> tuple[Contrast, float | None]:
-    gram = KERNELS[sides.kernel].gram
+def _dense(sides: Sides, plan: Plan) -> tuple[Contrast, Plan]:
     target, reference = (
-        gram(chosen(sides.vectors[role], slice(None)), sides.sigmas[role]) for role in ("target", "reference")
+        kernel_blocks(sides.kernel, sides.vectors[role], sides.sigmas[role]).matrix()
+        for role in ("target", "reference")
     )
-    goal = _with_quantile(goal, reference, sides.n)
-    return _solve(DensePair(target, reference), goal), goal.epsilon
+    plan = _with_quantile(plan, reference, sides.n)
+    _check_floor(reference, plan)
+    return _solve(DensePair(target, reference), plan), plan
 
 
-def _sample(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
+def _check_floor(reference: Tensor, plan: Plan) -> None:
+    """Raises BelowFloor, before the search, for an epsilon that the exact kernel (n, n) of the reference cannot meet.
+
+    The smallest eigenvalues are at most 1/n in the mean, as the trace is 1: only below that they are computed.
+    """
+    n, count = len(reference), max(plan.block, 1)
+    if plan.epsilon is None or plan.multiplier is not None or plan.epsilon >= 1 / n:
+        return
+    smallest = scipy.linalg.eigvalsh(reference.cpu().numpy(), subset_by_index=[0, count - 1], check_finite=False)
+    floor = float(smallest.clip(min=0).mean())
+    if plan.epsilon < floor * (1 - CLOSE):
+        raise BelowFloor(plan.epsilon, floor)
+
+
+def _sample(features: _Features, plan: Plan) -> tuple[Contrast, Plan]:
     n = features.sides.n
     target, reference = (torch.cat(part) / n**0.5 for part in zip(*features.chunks(), strict=True))
-    if goal.quantile is not None:
+    if plan.quantile is not None:
         width = reference.shape[1]
         # the same eigenvalues but for zeros
-        goal = _with_quantile(goal, reference.T @ reference if width <= n else reference @ reference.T, width)
-    return _solve(FeaturePair(target, reference), goal), goal.epsilon
+        plan = _with_quantile(plan, reference.T @ reference if width <= n else reference @ reference.T, width)
+    return _solve(FeaturePair(target, reference), plan), plan
 
 
-def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
+def _reduced(features: _Features, plan: Plan) -> tuple[Contrast, Plan]:
     n, split = features.sides.n, features.maps["target"].width
-    gram = Moments.of(torch.cat(both, dim=1) for both in features.chunks()).cross / n
-    goal = _with_quantile(goal, gram[split:, split:], len(gram) - split)
-    contrast = _within_span(GramPair(gram, split), goal)
+    # products in float32 are off by 1e-7, and random features by 1e-2; where torch may round further, in float64
+    products = torch.float32 if full_float32() else torch.float64
+    gram = Moments.of((torch.cat(both, dim=1) for both in features.chunks()), products).cross / n
+    plan = _with_quantile(plan, gram[split:, split:], len(gram) - split)
+    contrast = _within_span(GramPair(gram, split), plan)
     beyond = contrast is None
     if contrast is None:
-        contrast = _solve(GramPair(gram, split, goal.n_directions), goal)
+        contrast = _solve(GramPair(gram, split, plan.n_directions), plan)
     coordinates = torch.from_numpy(contrast.directions).to(gram)
     inside, outside = coordinates[: len(gram)] / n**0.5, coordinates[len(gram) :]
     # into one tensor: small pieces between large chunks would keep the freed ones from going back to the system
@@ -101,12 +127,12 @@ def _reduced(features: _Features, goal: Goal) -> tuple[Contrast, float | None]:
     for start, both in zip(range(0, n, CHUNK), features.chunks(), strict=True):
         x[start : start + CHUNK] = torch.cat(both, dim=1) @ inside
     if beyond:
-        x += _orthogonal_to(features, gram, goal) @ outside.cpu()
+        x += _orthogonal_to(features, gram, plan) @ outside.cpu()
     # lengths and angles in the span lose digits where the Gram matrix is nearly singular
-    return replace(contrast, directions=torch.linalg.qr(x)[0].numpy()), goal.epsilon
+    return replace(contrast, directions=torch.linalg.qr(x)[0].numpy()), plan
 
 
-def _within_span(pair: GramPair, goal: Goal) -> Contrast | None:
+def _within_span(pair: GramPair, plan: Plan) -> Contrast | None:
     """The directions, if those outside the span of the features, where both forms are 0, cannot change them.
 
     They cannot where x'Ax - lambda x'Bx, the leading eigenvalue of A - lambda B in the span, is positive.
@@ -114,17 +140,17 @@ def _within_span(pair: GramPair, goal: Goal) -> Contrast | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", FewerDirections)
         try:
-            contrast = _solve(pair, goal)
+            contrast = _solve(pair, plan)
         except (InputError, FewerDirections):  # which may be otherwise outside
             return None
     leading = contrast.target - contrast.multiplier * contrast.reference
     return contrast if (leading > 0).all() else None
 
 
-def _orthogonal_to(features: _Features, gram: Tensor, goal: Goal) -> Tensor:
+def _orthogonal_to(features: _Features, gram: Tensor, plan: Plan) -> Tensor:
     """(n, T) orthonormal columns that are orthogonal to all features, by two more passes."""
     n = features.sides.n
-    random = np.random.default_rng([goal.seed, n]).standard_normal((n, goal.n_directions))
+    random = np.random.default_rng([plan.seed, n]).standard_normal((n, plan.n_directions))
     columns, inverse = torch.from_numpy(random), torch.linalg.pinv(gram, hermitian=True)
     for _ in range(2):  # twice is enough: once leaves what rounding made of the large part
         starts = range(0, n, CHUNK)
@@ -140,21 +166,28 @@ def _orthogonal_to(features: _Features, gram: Tensor, goal: Goal) -> Tensor:
 
 def feature_width(kernel: str, n_features: int) -> int:
     """Columns of both models' features together."""
-    return n_features * (4 if kernel == "rbf" else 2)
+    return 2 * n_features * KERNELS[kernel].columns
 
 
-def _with_quantile(goal: Goal, reference: Tensor, count: int) -> Goal:
+def _with_quantile(plan: Plan, reference: Tensor, count: int) -> Plan:
     """epsilon as the quantile that is asked for, of ``count`` eigenvalues: those of ``reference``, and zeros."""
-    if goal.quantile is None:
-        return goal
+    if plan.quantile is None:
+        return plan
     eigenvalues = torch.linalg.eigvalsh(reference)
     eigenvalues = torch.cat([eigenvalues, eigenvalues.new_zeros(count - len(eigenvalues))]).clamp_min(0)
-    return replace(goal, epsilon=torch.quantile(eigenvalues, goal.quantile).item())
+    return replace(plan, epsilon=torch.quantile(eigenvalues, plan.quantile).item())
 
 
-def _solve(pair: DensePair | FeaturePair | GramPair, goal: Goal) -> Contrast:
+def _solve(pair: DensePair | FeaturePair | GramPair, plan: Plan) -> Contrast:
     return solve_operators(
-        pair, goal.epsilon, goal.n_directions, goal.multiplier, TOLERANCE, goal.seed, mixed=goal.mixed
+        pair,
+        plan.epsilon,
+        plan.n_directions,
+        plan.multiplier,
+        TOLERANCE,
+        plan.seed,
+        mixed=plan.mixed,
+        block=plan.block,
     )
 
 
@@ -164,7 +197,7 @@ class _Features:
     def __init__(self, sides: Sides, n_features: int, seed: int) -> None:
         self.sides = sides
         self.maps = {
-            role: RANDOM_FEATURES[sides.kernel](
+            role: KERNELS[sides.kernel].features(
                 {name: values.shape[1] for name, values in sides.vectors[role].items()},
                 sides.sigmas[role],
                 n_features,

@@ -1,4 +1,4 @@
-"""Samples as points: what clustering and pictures of lobes start from."""
+"""Samples as points: what clustering and pictures of groups start from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from koda_audit._arrays import Vectors, chosen
-from koda_audit._kernels.directions import directions
-from koda_audit._kernels.rbf import scaled_points
+from koda_audit._kernels.table import KERNELS
 
 
 def kernel_points(
@@ -35,6 +34,4 @@ def kernel_points(
     [[0.6, 0.8, 1.0]]
     """
     parts = chosen(vectors, torch.tensor(rows))  # a copy: columns of a frame are read-only, which torch refuses
-    if kernel == "rbf":
-        return scaled_points(parts, sigmas).cpu().numpy()
-    return torch.cat([directions(values, name) for name, values in parts.items()], dim=1).cpu().numpy()
+    return torch.cat(KERNELS[kernel].points(parts, sigmas), dim=1).cpu().numpy()

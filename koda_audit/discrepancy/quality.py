@@ -1,4 +1,4 @@
-"""What the two models can still do on a lobe: matched pairs, retrieval, zero-shot classes."""
+"""What the two models can still do on a group, and what they answer there: pairs, retrieval, zero-shot classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scipy import stats
 
 from koda_audit._arrays import OnDevice, Vectors
 from koda_audit._kernels.directions import directions
+from koda_audit.discrepancy.themes import nearest_classes
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 from koda_audit.evaluation.ranks import BLOCK, expected_hits, ranks
@@ -22,20 +23,20 @@ AT = (1, 5, 10)  # as in KODA, table 1
 QUERIES = 4096  # of the whole set
 LEVEL = 0.95
 
-COLUMNS = ("direction", "lobe", "model", "measure", "value", "low", "high", "n")
+COLUMNS = ("group", "model", "measure", "value", "low", "high", "n")
 
 
-def lobe_quality(
+def group_quality(
     target: Embeddings,
     reference: Embeddings,
     members: pd.DataFrame,
     seed: int = 0,
     device: torch.device | None = None,
 ) -> pd.DataFrame:
-    """What each model does on each lobe, and on the whole set, beside one another.
+    """What each model does on each group, and on the whole set, beside one another.
 
     ``pair_cosine`` is the mean cosine of an image and its text: its first caption, or the prompt of its class. With
-    captions, ``image_to_text_recall@k`` and ``text_to_image_recall@k`` (k = 1, 5, 10) take the lobe's pairs as queries
+    captions, ``image_to_text_recall@k`` and ``text_to_image_recall@k`` (k = 1, 5, 10) take the group's pairs as queries
     and all pairs as the gallery; a caption of another image counts as wrong even where it says the same. With classes
     and one label an image, ``zeroshot_accuracy`` is the share of images whose nearest class prompt is that of their
     label. Where g candidates lie nearer than the true one and t as near, itself among them, a query counts
@@ -44,27 +45,27 @@ def lobe_quality(
 
     The intervals cover 95 %: Student's t for the cosine, Wilson's score for the others, whose low end takes the
     expected hits rounded down and whose high end takes them rounded up, so that ties make it a little wider. They tell
-    what the number of samples leaves open; that a lobe was chosen by its place in the two models is not in them.
+    what the number of samples leaves open; that a group was chosen by its place in the two models is not in them.
 
     Args:
         target: one model.
         reference: the other, with the same ids in the same order.
-        members: a row per sample of a lobe: ``direction``, ``lobe``, ``row``.
+        members: a row per sample of a group: ``group``, ``row``.
         seed: of the queries that stand for the whole set where it has more than 4,096 samples.
         device: where cosines are computed; default the CPU.
 
     Returns:
-        A row per lobe, model and measure: ``direction`` and ``lobe`` (both None for the whole set), ``model``
-        ("target" or "reference"), ``measure``, ``value``, ``low``, ``high`` (nan for the cosine of a single pair), and
-        ``n`` queries. A measure that is not defined has no row: all of them where images and texts of a model differ in
-        width, recall without captions for every image, zero-shot accuracy without single labels.
+        A row per group, model and measure: ``group`` (None for the whole set), ``model`` ("target" or "reference"),
+        ``measure``, ``value``, ``low``, ``high`` (nan for the cosine of a single pair), and ``n`` queries. A measure
+        that is not defined has no row: all of them where images and texts of a model differ in width, recall without
+        captions for every image, zero-shot accuracy without single labels.
 
     Raises:
         InputError: sample ids that differ, or stand in another order.
 
     >>> model = Embeddings(np.eye(3), np.eye(3)[[0, 2, 1]])
-    >>> lobes = pd.DataFrame({"direction": 1, "lobe": "positive", "row": [0, 1]})
-    >>> found = lobe_quality(model, model, lobes)
+    >>> groups = pd.DataFrame({"group": 1, "row": [0, 1]})
+    >>> found = group_quality(model, model, groups)
     >>> found[(found.model == "target") & (found.measure == "image_to_text_recall@1")].value.round(3).tolist()
     [0.5, 0.333]
     """
@@ -73,24 +74,39 @@ def lobe_quality(
             "the two models' samples differ or stand in another order: use reference.aligned_to(target.ids)"
         )
     n = len(target)
-    groups: list[tuple[Any, Any, NDArray[np.int64]]] = [
-        (direction, lobe, part["row"].to_numpy())
-        for (direction, lobe), part in members.groupby(["direction", "lobe"], sort=False)
+    groups: list[tuple[Any, NDArray[np.int64]]] = [
+        (group, part["row"].to_numpy()) for group, part in members.groupby("group", sort=False)
     ]
     drawn = np.random.default_rng(seed).choice(n, min(n, QUERIES), replace=False)
-    groups.append((None, None, drawn))
-    rows = np.unique(np.concatenate([part for _, _, part in groups]))
+    groups.append((None, drawn))
+    rows = np.unique(np.concatenate([part for _, part in groups]))
     records = []
     for role, model in (("target", target), ("reference", reference)):
         measured = dict(_measured(model, rows, device or torch.device("cpu")))
-        for direction, lobe, part in groups:
+        for group, part in groups:
             places = np.searchsorted(rows, part)
             for measure, values in measured.items():
                 interval = _mean_interval if measure == "pair_cosine" else _share_interval
-                records.append((direction, lobe, role, measure, *interval(values[places]), len(part)))
-    # of type object throughout, else the None of the whole set would become nan and the directions floats
+                records.append((group, role, measure, *interval(values[places]), len(part)))
+    # of type object throughout, else the None of the whole set would become nan and the groups floats
     frame = pd.DataFrame(records, columns=list(COLUMNS), dtype=object)
     return frame.astype({"value": float, "low": float, "high": float, "n": int})
+
+
+def answers(model: Embeddings, rows: NDArray[np.int64], most: int = 3) -> str | None:
+    """The classes whose prompts lie nearest to these images, the most frequent first; None without classes.
+
+    >>> model = Embeddings(np.eye(2)[[0, 0, 1]], class_text=np.eye(2), class_names=["cat", "dog"])
+    >>> answers(model, np.arange(3))
+    'cat 67%, dog 33%'
+    """
+    if model.class_text is None or model.class_text.shape[1] != model.image.shape[1]:
+        return None
+    names = model.class_names or tuple(map(str, range(len(model.class_text))))
+    found = nearest_classes(model.image[rows], model.class_text)
+    counts = np.bincount(found, minlength=len(names))
+    best = np.argsort(-counts, kind="stable")[:most]
+    return ", ".join(f"{names[c]} {counts[c] / len(rows):.0%}" for c in best if counts[c])
 
 
 def _measured(

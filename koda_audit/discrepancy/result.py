@@ -17,40 +17,42 @@ from koda_audit._files import atomic_write, write_csv, write_json
 
 @dataclass(frozen=True)
 class Discrepancies:
-    """Directions that the target holds and the reference does not, with the samples at their ends.
+    """Groups of samples that the target holds together and the reference does not.
 
     Coherences are x'(K/n)x with exact kernels: 1/n for a direction at random, at most the leading eigenvalue.
 
     Attributes:
-        frame: a row per direction and lobe. ``direction`` counts from 1 and ``lobe`` is "positive" or "negative";
-            ``n`` samples; ``coherence_target`` and ``coherence_reference`` of the whole direction under the exact
-            kernels (``coherence_target_error`` and ``coherence_reference_error``: their standard errors, 0 up to 32,768
-            samples, where every pair counts), ``used_target`` and ``used_reference`` under those it was found with (the
-            same on the dense path); ``lobe_coherence_target`` and ``lobe_coherence_reference`` of the lobe's part of
-            it, scaled to unit length;
-            ``excess``, the difference of these two, ``loss``, the excess in parts of the first, and ``excess_narrower``
-            and ``excess_wider``, the excess under kernels whose leading eigenvalue is half and twice the rule's;
-            ``similarity_target`` and ``similarity_reference``, the mean kernel value over pairs of the lobe's samples
-            (0 to 1); for the joint kernel the shares of ``shares.modality_shares``; ``stability``, ``floor``, ``own``,
-            ``verdict`` and ``finding``, see ``findings.verdicts``; ``multiplier``, ``duality_gap`` and ``epsilon`` of
-            the direction (``epsilon`` nan where a multiplier was given; these and ``used_`` nan where directions were
-            turned afterwards, since then no certificate holds).
-        directions: (n, T) orthonormal columns over the samples, in the order of the target's ids.
-        subsets: a row per sample of a lobe: ``direction``, ``lobe``, ``id``, ``weight`` = |x_i|, ``rank`` from 1,
-            ``own`` (a sample may lie in several lobes, and is one's own, see ``findings.owned``), ``finding`` of the
-            lobe.
+        groups: a row a group, what matters most first. ``group`` counts from 1; ``n`` samples; ``stability`` with its
+            ``stability_error``, ``floor``, ``verdict``, ``near`` (the bound) and ``finding``, see
+            ``findings.verdicts``; ``fit``, see ``groups.Group``; ``separation`` and ``retention``, see ``Pool.apart``;
+            ``coherence_target`` and ``coherence_reference`` of the group's part of its column, ``excess``, ``loss``,
+            ``similarity_target`` and ``similarity_reference``, see ``findings.measures``; for the joint kernel the
+            shares of ``shares.modality_shares``; ``theme``, words that stand in more of the group's captions than of
+            the others' (share in the group, share of the others); ``accuracy_`` (or ``recall_at_5_``) of ``target`` and
+            ``reference`` on the group, with ``_low`` and ``_high``; ``answers_target`` and ``answers_reference``, the
+            classes that each model says most often there; and witnesses with their permutation p, see ``witness``.
+        directions: (n, G) the turned column of each group, in the order of the target's ids.
+        subsets: a row a sample of a group: ``group``, ``id``, ``weight``, ``rank`` from 1, ``finding`` of the group. A
+            sample may lie in several groups.
+        quality: a row per group, model and measure, and for the whole set, see ``quality.group_quality``.
+        subspace: ``n_directions`` of the span that groups were read off, the mean coherence of its directions under
+            the exact kernels (``coherence_target``, ``coherence_reference``) and under those it was found with
+            (``used_target``, ``used_reference``), ``multiplier``, and ``duality_gap``, the most that a span of the same
+            coherence in the reference could hold beyond it, a direction.
         bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached; empty for a kernel
             without one.
-        spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n, at most 20.
-        epsilon: what the coherence in the reference was held to, or None where a multiplier was given.
+        spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n on the pool, at most 20.
+        epsilon: what the mean coherence in the reference was held to, or None where a multiplier was given.
         settings: all that the numbers depend on besides the embeddings, in plain JSON types.
         vectors: "target" and "reference" -> modality -> (n, d), in the order of the target's ids.
         sigmas: the same of the kernels' widths; empty for a kernel without one.
     """
 
-    frame: pd.DataFrame
+    groups: pd.DataFrame
     directions: NDArray[np.float64]
     subsets: pd.DataFrame
+    quality: pd.DataFrame
+    subspace: dict[str, float]
     bandwidths: dict[str, dict[str, Any]]
     spectrum: pd.DataFrame
     epsilon: float | None
@@ -59,7 +61,7 @@ class Discrepancies:
     sigmas: Mapping[str, Mapping[str, float]]
 
     def save(self, folder: str | Path) -> None:
-        """Write directions.npy, frame.csv, subsets.csv and settings.json (with bandwidths and spectrum) to ``folder``.
+        """Write directions.npy, groups.csv, subsets.csv, quality.csv and settings.json to ``folder``.
 
         Each file replaces an older one at once, or not at all.
 
@@ -69,7 +71,8 @@ class Discrepancies:
         folder = Path(folder)
         with atomic_write(folder / "directions.npy") as stream:
             np.save(stream, self.directions)
-        write_csv(folder / "frame.csv", self.frame)
-        write_csv(folder / "subsets.csv", self.subsets)
+        for name, table in (("groups", self.groups), ("subsets", self.subsets), ("quality", self.quality)):
+            write_csv(folder / f"{name}.csv", table)
         spectrum = {model: self.spectrum[model].tolist() for model in self.spectrum}
-        write_json(folder / "settings.json", {**self.settings, "bandwidths": self.bandwidths, "spectrum": spectrum})
+        more = {"subspace": self.subspace, "bandwidths": self.bandwidths, "spectrum": spectrum}
+        write_json(folder / "settings.json", {**self.settings, **more})

@@ -1,25 +1,23 @@
-"""Directions that the target holds and the reference does not, and the lobes at their ends: all but the verdicts."""
+"""The directions that the target holds and the reference does not, and all that groups are read off and judged by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._arrays import OnDevice, Vectors, choose_device
+from koda_audit._arrays import OnDevice, Vectors, choose_device, chosen
 from koda_audit._contrast.solve import Contrast
 from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
-from koda_audit._kernels.blocks import Blocks, kernel_blocks
+from koda_audit._kernels.blocks import Blocks
 from koda_audit._kernels.rbf import MODALITIES
-from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, Plan, check_choices, plan
-from koda_audit.discrepancy.findings import measures
-from koda_audit.discrepancy.lobes import Lobe, lobes, oriented
-from koda_audit.discrepancy.paths import PATHS, Goal, Sides, solve
-from koda_audit.discrepancy.rotation import ROTATIONS, turned
+from koda_audit._kernels.table import KERNELS, kernel_blocks
+from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, plan
+from koda_audit.discrepancy.paths import PATHS, Plan, Sides, solve
+from koda_audit.discrepancy.pool import Pool, drawn
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
@@ -28,25 +26,25 @@ from koda_audit.errors import InputError
 class Search:
     """What was sought, how, and what was found.
 
-    Mappings go from "target" and "reference". ``contrast`` belongs to the directions as they were solved, which span
-    what ``directions`` (n, T) span; ``coherences`` are the exact ones of the latter, with their standard errors, (T,)
-    each; ``goal`` has epsilon as it was used.
+    Mappings go from "target" and "reference". ``contrast`` has the directions, (n, k) columns, the leading T of which
+    are those of each T; ``plan`` has epsilon as it was used.
     """
 
     vectors: Mapping[str, Mapping[str, Vectors]]
     widths: Mapping[str, Bandwidth]
     blocks: Mapping[str, Blocks]
+    pool: Pool
     plan: Plan
-    goal: Goal
     contrast: Contrast
-    directions: NDArray[np.float64]
-    coherences: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-    lobes: list[Lobe]
-    measures: list[dict[str, float]]
+    vectors_device: torch.device
 
     @property
     def sigmas(self) -> dict[str, dict[str, float]]:
         return {role: self.widths[role].sigmas if self.widths else {} for role in self.vectors}
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        return self.contrast.directions
 
 
 def search(
@@ -57,28 +55,31 @@ def search(
     kernel: str = "rbf",
     features: str = "auto",
     epsilon: float | None = None,
-    n_directions: int = 10,
+    n_directions: int | None = None,
     multiplier: float | None = None,
     path: str = "auto",
     n_features: int = N_FEATURES,
     seed: int = 0,
     preset: str | None = None,
     epsilon_quantile: float | None = None,
-    rotation: str = "none",
     device: str | torch.device | None = None,
+    columns: int | None = None,
 ) -> Search:
-    """See ``find_discrepancies``, which takes the same arguments and raises the same errors."""
+    """See ``find_discrepancies``, which takes the same arguments and raises the same errors.
+
+    Args:
+        columns: directions that are sought, beyond those that set the multiplier.
+    """
     models = {"target": target, "reference": reference}
     choices = {
         "modality": (modality, MODALITIES),
         "kernel": (kernel, KERNELS),
         "features": (features, FEATURES),
         "path": (path, ("auto", *PATHS)),
-        "rotation": (rotation, ROTATIONS),
         **({} if preset is None else {"preset": (preset, PRESETS)}),
     }
     check_choices(models, choices, seed=seed, n_features=n_features)
-    n_features, seed = int(n_features), int(seed)
+    seed = int(seed)
     place = choose_device(device)
     how = plan(
         len(target),
@@ -92,31 +93,27 @@ def search(
         multiplier=multiplier,
         preset=preset,
         device=place,
+        columns=columns,
+        seed=seed,
     )
     vectors = {role: _vectors(model.aligned_to(target.ids), modality, role, place) for role, model in models.items()}
+    rows = drawn(target.ids, seed)
     widths = {
-        role: _bandwidth(vectors[role], model, role, seed)
+        role: _bandwidth(chosen(vectors[role], torch.from_numpy(rows)), model, role, seed)
         for role, model in models.items()
         if KERNELS[kernel].has_bandwidth
     }
     sigmas = {role: widths[role].sigmas if widths else {} for role in models}
-    goal = Goal(how.epsilon, how.quantile, n_directions, multiplier, seed, how.mixed, rotation)
-    contrast, level = solve(Sides(vectors, sigmas, kernel, place), goal, how.path, n_features)
-    directions = oriented(turned(contrast.directions, rotation))
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
-    exact = {role: block.coherences(torch.from_numpy(directions), seed) for role, block in blocks.items()}
-    found = lobes(directions, blocks["target"].part)
+    contrast, how = solve(Sides(vectors, sigmas, kernel, place), how)
     return Search(
         vectors=vectors,
         widths=widths,
         blocks=blocks,
+        pool=Pool.of(rows, blocks["target"], blocks["reference"]),
         plan=how,
-        goal=replace(goal, epsilon=level),
         contrast=contrast,
-        directions=directions,
-        coherences={role: (values.numpy(), errors.numpy()) for role, (values, errors) in exact.items()},
-        lobes=found,
-        measures=[measures(lobe, blocks["target"], blocks["reference"]) for lobe in found],
+        vectors_device=place,
     )
 
 
@@ -130,7 +127,7 @@ def _vectors(model: Embeddings, modality: str, role: str, device: torch.device) 
     return {name: OnDevice(getattr(pairs, name), device) for name in wanted}
 
 
-def _bandwidth(vectors: dict[str, Vectors], model: Embeddings, role: str, seed: int) -> Bandwidth:
+def _bandwidth(vectors: Mapping[str, Vectors], model: Embeddings, role: str, seed: int) -> Bandwidth:
     try:
         return fit_bandwidth(vectors, TARGET, seed)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""How much of a lobe's excess comes from the images, and how much from the texts."""
+"""How much of a group's excess comes from the images, and how much from the texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from koda_audit._kernels.rbf import MODALITIES
 def modality_shares(
     blocks: Mapping[str, Mapping[str, Blocks]], rows: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> dict[str, float]:
-    """The excess of a lobe under the joint kernel as a sum of what images and texts add to it.
+    """The excess of a group under the joint kernel as a sum of what images and texts add to it.
 
     The joint kernel is a product, so either factor can be taken from either model. With w the weights at length 1,
     P the model of the image kernel and Q that of the text kernel (T target, R reference)
@@ -34,7 +34,7 @@ def modality_shares(
     Args:
         blocks: "target" and "reference" -> "image" and "text" -> that modality's kernel alone, on the same n samples:
             ``kernel_blocks(kernel, {"image": vectors}, {"image": sigma})``.
-        rows: (m,) samples of the lobe.
+        rows: (m,) samples of the group.
         weights: (m,) their weights, not all 0.
 
     Returns:
@@ -42,7 +42,7 @@ def modality_shares(
         alone: ``image_coherence_target``, ``image_coherence_reference``, ``text_coherence_target``,
         ``text_coherence_reference``. All in the units of a coherence.
 
-    >>> from koda_audit._kernels.blocks import kernel_blocks
+    >>> from koda_audit._kernels.table import kernel_blocks
     >>> def alone(vectors):
     ...     values = {name: torch.tensor(rows) for name, rows in vectors.items()}
     ...     return {name: kernel_blocks("rbf", {name: rows}, {name: 1.0}) for name, rows in values.items()}

@@ -1,4 +1,4 @@
-"""The words that set the captions of a lobe apart."""
+"""The words that set the captions of a group apart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Shared = list[tuple[str, float, float]]
 
 
 class Themes:
-    """The words of all captions, counted once; then those of any lobe.
+    """The words of all captions, counted once; then those of any group. ``tfidf`` is (n, terms) or None without words.
 
     Args:
         captions: (n,) one text a sample, possibly empty.
@@ -45,11 +45,12 @@ class Themes:
         self._n, self._whole = len(captions), whole
         analyzer = _one_term if whole else terms
         self._column: dict[str, int] = {}
+        self.tfidf: Any = None
         if any(map(analyzer, captions)):  # scikit-learn refuses texts without a single word
             vectorizer = TfidfVectorizer(analyzer=analyzer)
-            self._tfidf = vectorizer.fit_transform(captions).tocsr()
+            self.tfidf = vectorizer.fit_transform(captions).tocsr()
             self._column = vectorizer.vocabulary_
-            self._weight, self._count = _sums(self._tfidf)
+            self._weight, self._count = _sums(self.tfidf)
 
     def shared(self, members: Iterable[int], most: int = 2) -> Shared:
         """(word, share of the members' captions with it, share of the others'), best first, at most ``most``.
@@ -63,7 +64,7 @@ class Themes:
         rows = sorted(set(members))
         if not self._column or not rows:
             return []
-        weight, count = _sums(self._tfidf[rows])
+        weight, count = _sums(self.tfidf[rows])
         n_in, n_out = len(rows), max(self._n - len(rows), 1)
         inside, outside = count / n_in, (self._count - count) / n_out
         # rounded, so that the order of equal words is that of the alphabet and not of rounding
@@ -110,7 +111,7 @@ def sample_texts(model: Embeddings) -> tuple[tuple[str, ...], bool] | None:
     if labels is None:
         if model.class_text.shape[1] != model.image.shape[1]:
             return None
-        labels = _nearest_classes(model, model.class_text)
+        labels = nearest_classes(model.image, model.class_text)
     names = model.class_names or tuple(str(c) for c in range(len(model.class_text)))
     return tuple(names[label] for label in labels), True
 
@@ -153,10 +154,10 @@ def _sums(tfidf: Any) -> tuple[Floats, Floats]:
     return np.asarray(tfidf.sum(axis=0)).ravel(), tfidf.getnnz(axis=0)
 
 
-def _nearest_classes(model: Embeddings, prompts: Floats) -> NDArray[np.int64]:
-    """(n,) the class whose prompt (C, d) lies nearest to each image, the first of equals."""
-    classes = directions(torch.from_numpy(prompts), "class prompt")
-    image = OnDevice(model.image, torch.device("cpu"))
+def nearest_classes(images: Any, prompts: Floats) -> NDArray[np.int64]:
+    """(n,) the class whose prompt (C, d) lies nearest to each image (n, d), the first of equals."""
+    classes = directions(torch.from_numpy(np.array(prompts, dtype=np.float64)), "class prompt")
+    image = OnDevice(images, torch.device("cpu"))
     parts = [
         (directions(image[start : start + BLOCK], "image") @ classes.T).argmax(dim=1)
         for start in range(0, len(image), BLOCK)

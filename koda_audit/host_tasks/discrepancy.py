@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,13 +12,11 @@ import pandas as pd
 from koda_audit._arrays import choose_device
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
-from koda_audit.discrepancy.agreement import lobe_agreement
+from koda_audit.discrepancy.agreement import group_agreement
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_numbers, plan
 from koda_audit.discrepancy.find import find_discrepancies, self_excess
 from koda_audit.discrepancy.findings import MIN_STABILITY
-from koda_audit.discrepancy.quality import lobe_quality
 from koda_audit.discrepancy.result import Discrepancies
-from koda_audit.discrepancy.rotation import ROTATIONS
 from koda_audit.discrepancy.stability import HALVES
 from koda_audit.document import Outcome, Section
 from koda_audit.embeddings.container import Embeddings
@@ -26,9 +25,9 @@ from koda_audit.host_tasks.discrepancy_report import (
     NO_FINDING,
     READING,
     quality_section,
-    section,
-    strongest_lobes,
-    unlike_lobes,
+    sections,
+    strongest_groups,
+    unlike_groups,
     unlike_section,
     widths_section,
 )
@@ -36,7 +35,7 @@ from koda_audit.host_tasks.protocol import Inputs
 
 
 class DiscrepancyTask:
-    """KODA (ICML 2026, arXiv 2606.04180) between a model and a reference, each way."""
+    """Groups of samples by KODA's contrast (ICML 2026, arXiv 2606.04180) between a model and a reference, each way."""
 
     name = "koda_discrepancy"
     help = "groups of samples that one model clusters and the reference does not, and the reverse"
@@ -56,7 +55,7 @@ class DiscrepancyTask:
             "--koda_features",
             default="auto",
             metavar="|".join(FEATURES),
-            help="exact kernel matrices, random features, or auto (default): exact up to 20,000 samples",
+            help="exact kernel matrices, random features, or auto (default): exact up to 10,000 samples",
         )
         group.add_argument(
             "--koda_n_features",
@@ -66,40 +65,38 @@ class DiscrepancyTask:
             help="random frequencies (rbf) or projections of a model; default: %(default)s",
         )
         group.add_argument(
-            "--koda_directions", metavar="T", type=int, default=10, help="directions each way; default: 10"
+            "--koda_directions",
+            metavar="T",
+            type=int,
+            help="directions each way; default: the number that shows most groups that come back on random halves",
         )
         group.add_argument(
             "--koda_epsilon",
             metavar="EPSILON",
             type=float,
-            help="coherence that the other model may show at most; default: 2/n, twice that of a random direction, "
-            "and with random features at least 1/R",
-        )
-        group.add_argument(
-            "--koda_rotation",
-            default="none",
-            metavar="|".join(ROTATIONS),
-            help="varimax turns the directions so that each has its weight on few samples; default: none",
+            help="mean coherence that the other model may show at most; default: 2/n, twice that of a random "
+            "direction, and with random features at least 1/R",
         )
         group.add_argument(
             "--koda_halves",
             metavar="H",
             type=int,
             default=HALVES,
-            help="random halves of the samples for the stability of each lobe; default: %(default)s, 0 for no findings",
+            help="random halves of the samples for the stability of each group; default: %(default)s, more near the "
+            "bound; 0 for no findings",
         )
         group.add_argument(
             "--koda_min_stability",
             metavar="SHARE",
             type=float,
             default=MIN_STABILITY,
-            help="of a finding: how much of a lobe comes back on random halves; default: %(default)s",
+            help="of a finding: how much of a group comes back on random halves; default: %(default)s",
         )
         group.add_argument(
             "--koda_preset",
             metavar="|".join(PRESETS),
-            help="paper: KODA as published, random features and as epsilon the median eigenvalue of the other model; "
-            "needs more than R samples",
+            help="paper: KODA as published, random features, as epsilon the median eigenvalue of the other model, and "
+            "the 50 heaviest samples of each direction; needs more than R samples, and has no findings",
         )
 
     def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
@@ -107,7 +104,6 @@ class DiscrepancyTask:
             ("--koda_modality", options.koda_modality, MODALITIES),
             ("--koda_kernel", options.koda_kernel, KERNELS),
             ("--koda_features", options.koda_features, FEATURES),
-            ("--koda_rotation", options.koda_rotation, ROTATIONS),
             ("--koda_preset", options.koda_preset, (None, *PRESETS)),
         ):
             if value not in known:
@@ -120,8 +116,9 @@ class DiscrepancyTask:
             }
         )
         for name in ("koda_directions", "koda_n_features"):
-            if getattr(options, name) < 1:
-                raise InputError(f"--{name} {getattr(options, name)}: at least 1")
+            given = getattr(options, name)
+            if given is not None and given < 1:
+                raise InputError(f"--{name} {given}: at least 1")
         if not 0 <= options.koda_min_stability <= 1:
             raise InputError(f"--koda_min_stability {options.koda_min_stability}: must lie in [0, 1]")
         if options.koda_epsilon is not None and not 0 < options.koda_epsilon <= 1:
@@ -143,7 +140,7 @@ class DiscrepancyTask:
         pair, again = (inputs.target, inputs.reference), inputs.again or (None, None)
         ways = {"": (*pair, again[0]), "reverse_": (*pair[::-1], again[1])}
         metrics: dict[str, float | None] = {}
-        sections: list[Section] = []
+        shown: list[Section] = []
         strongest: list[pd.DataFrame] = []
         unlike: list[pd.DataFrame] = []
         files: dict[str, pd.DataFrame] = {}
@@ -159,24 +156,23 @@ class DiscrepancyTask:
                 min_stability=inputs.options.koda_min_stability,
             )
             members = _members(found, target)
-            agreement = lobe_agreement(
+            agreement = group_agreement(
                 inputs.options.koda_kernel, found.vectors, found.sigmas, members, inputs.options.seed
             )
-            quality = lobe_quality(target, reference, members, inputs.options.seed, choose_device(inputs.device))
             metrics.update(_metrics(found, agreement, f"koda_{way}"))
-            main = section(found, target, reference, members, way)
-            sections += [main, *quality_section(quality, found, target, reference)]
-            strongest.append(strongest_lobes(main, quality, target, reference))
-            unlike.append(unlike_lobes(main, quality, target, reference))
+            shown += sections(found, target, reference, members, way)
+            shown += quality_section(found, target, reference)
+            strongest.append(strongest_groups(found, target, reference))
+            unlike.append(unlike_groups(found, target, reference))
             files.update(_files(found, way))
-            files |= {f"tables/{way}quality.csv": quality, f"tables/{way}agreement.csv": agreement}
+            files[f"tables/{way}agreement.csv"] = agreement
         table = pd.concat(strongest, ignore_index=True)
         reading = READING if (table["verdict"] == "finding").any() else f"{NO_FINDING} {READING}"
         summary = Section("Strongest groups, both ways", reading, table)
         widths = [widths_section(found, inputs.target, inputs.reference)] if found.bandwidths else []
         settings = {**found.settings, "floor": "none" if inputs.again is None else "batch"}
         differ = unlike_section(unlike, inputs.target, inputs.reference)
-        return Outcome(metrics, settings, (summary, *differ, *sections, *widths), files)
+        return Outcome(metrics, settings, (summary, *differ, *shown, *widths), files)
 
 
 def _settings(inputs: Inputs) -> dict[str, Any]:
@@ -189,7 +185,6 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
         "epsilon": inputs.options.koda_epsilon,
         "seed": inputs.options.seed,
         "preset": inputs.options.koda_preset,
-        "rotation": inputs.options.koda_rotation,
         "device": inputs.device,
     }
 
@@ -203,28 +198,37 @@ task = DiscrepancyTask()
 
 
 def _metrics(found: Discrepancies, agreement: pd.DataFrame, prefix: str) -> dict[str, float | None]:
-    first = found.frame.iloc[0]
-    top = found.frame.sort_values("excess").iloc[-1]
+    groups, subspace = found.groups, found.subspace
+    top: Mapping[Any, Any] = groups.sort_values("excess").iloc[-1].to_dict() if len(groups) else {}
     ami = agreement[agreement["measure"] == "AMI"].set_index("model")["value"]
+    tested = bool(found.settings["halves"]) and found.settings["preset"] is None
+    inside = found.subsets[found.subsets["finding"].astype(bool)]["id"].nunique()
     return {
-        f"{prefix}coherence_top1": float(first["coherence_target"]),
-        f"{prefix}coherence_other_top1": float(first["coherence_reference"]),
-        f"{prefix}excess_top1": float(top["excess"]),
-        f"{prefix}findings": float(found.frame["finding"].sum()) if found.settings["halves"] else None,
-        f"{prefix}stability_top1": float(top["stability"]),
-        f"{prefix}loss_top1": float(top["loss"]),
-        f"{prefix}floor": float(top["floor"]),
+        f"{prefix}coherence": subspace["coherence_target"],
+        f"{prefix}coherence_other": subspace["coherence_reference"],
+        **{
+            f"{prefix}{name}_top1": float(top.get(name, math.nan))
+            for name in ("excess", "stability", "retention", "loss")
+        },
+        f"{prefix}findings": float(groups["finding"].sum()) if tested else None,
+        f"{prefix}near": float(groups["near"].sum()) if tested else None,
+        f"{prefix}finding_samples": inside / found.settings["n"] if tested else None,
+        f"{prefix}floor": float(top.get("floor", math.nan)),
         f"{prefix}ami": float(ami.get("target", math.nan)),
         f"{prefix}ami_other": float(ami.get("reference", math.nan)),
-        f"{prefix}directions": float(found.directions.shape[1]),
+        f"{prefix}directions": float(subspace["n_directions"]),
         f"{prefix}epsilon": found.epsilon,
-        f"{prefix}duality_gap_max": float(found.frame["duality_gap"].max()),
+        f"{prefix}duality_gap_max": subspace["duality_gap"],
         f"{prefix}lambda_max": float(found.spectrum["target"].iloc[0]),
     }
 
 
 def _files(found: Discrepancies, way: str) -> dict[str, pd.DataFrame]:
-    files = {f"tables/{way}directions.csv": found.frame, f"tables/{way}spectrum.csv": found.spectrum}
-    for (direction, lobe), subset in found.subsets.groupby(["direction", "lobe"], sort=True):
-        files[f"subsets/{way}direction-{direction:02d}-{lobe}.csv"] = subset
+    files = {
+        f"tables/{way}groups.csv": found.groups,
+        f"tables/{way}quality.csv": found.quality,
+        f"tables/{way}spectrum.csv": found.spectrum,
+    }
+    for group, subset in found.subsets.groupby("group", sort=True):
+        files[f"subsets/{way}group-{group:02d}.csv"] = subset
     return files

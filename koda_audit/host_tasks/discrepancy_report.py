@@ -3,139 +3,211 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from koda_audit.discrepancy.layout import lobe_layout
+from koda_audit.discrepancy.describe import TOLD
+from koda_audit.discrepancy.layout import group_layout
 from koda_audit.discrepancy.result import Discrepancies
-from koda_audit.discrepancy.themes import Themes, sample_texts
-from koda_audit.discrepancy.views import lobe_bars, lobe_map, spectra
+from koda_audit.discrepancy.themes import sample_texts
+from koda_audit.discrepancy.views import group_bars, group_map, spectra
 from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.embeddings.container import Embeddings
 
 SHOWN = 12  # samples a grid
+WIDE, CLEAN = 0.5, 0.8  # share of the samples in findings, and fit of a clean group, for a word of warning
+OTHERS = 3  # groups of a way that the summary names, findings or not
 UNLIKE = 8  # groups in the table of those that the models differ on
 SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
+WITNESSES = ("text", "image", "captions", "classes")
 
 READING = (
-    "Groups of samples that one model holds together and the other does not: findings first, then by excess. A "
-    "*finding* comes back on other samples (*stability*: its mean overlap with what random halves of the samples "
-    "show) and exceeds what the same model shows against itself. *Accuracy* (with captions *recall@5*) is that of the "
-    "two models on the group alone. *Loss* is the share of the group's coherence that the model in the second column "
-    "lacks, *excess* the same as a difference: 0 where both see the same, at most the kernel's largest eigenvalue. A "
-    "group that a new model no longer holds together is a loss where its samples belong together; one that it alone "
-    "holds together may be samples that it no longer tells apart: accuracy and pictures say which."
+    "Groups of samples that one model holds together and the other does not: findings first, then what the models get "
+    "right. A *finding* comes back on other samples (*stability*: its mean overlap with the most similar group of "
+    "random halves of the samples), is held apart from the rest, and is not kept by the other model (*retention*: how "
+    "much of it the other model keeps; 0 nothing, 1 all). *Accuracy* (with captions *recall@5*) is that of the two "
+    "models on the group alone. A group that a new model no longer holds together is a loss where its samples belong "
+    "together; one that it alone holds together may be samples that it no longer tells apart: accuracy and pictures "
+    "say which."
 )
 NO_FINDING = (
-    "**None is a finding**: no group came back on random halves of these samples as often as a finding must. That is "
-    "no proof that the models agree (see `koda_similarity`): with more samples, fewer directions or one modality "
-    "groups are more stable."
+    "**None is a finding**: no group came back on random halves of these samples as often as a finding must, or the "
+    "other model keeps it. That is no proof that the models agree (see `koda_similarity`): with more samples, or one "
+    "modality, groups are more stable."
 )
 
 
-def section(
+def sections(
     found: Discrepancies, target: Embeddings, reference: Embeddings, members: pd.DataFrame, way: str
-) -> Section:
+) -> list[Section]:
+    """The findings of one way with their pictures; what is none is folded away, and has no picture."""
     ours, theirs = _names(target, reference)
-    known = sample_texts(target)
-    words = Themes(*known) if known else None
-    captions = known[0] if known else None
-    themes = []
-    grids: list[SampleGrid] = []
-    findings: list[SampleGrid] = []
-    for record in found.frame.to_dict("records"):
-        rows = members[(members["direction"] == record["direction"]) & (members["lobe"] == record["lobe"])][
-            "row"
-        ].tolist()
-        groups = record["excess"] > 0  # else the other model holds the lobe together as well
-        shared = words.shared(rows) if words and groups else []
-        themes.append(", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in shared) or None)
-        if not groups:
-            continue
-        shown = rows[:SHOWN]
-        name = f"direction {record['direction']} {record['lobe']}"
-        size = f"{len(shown)} strongest of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)} samples"
-        parts = [f"{ours} over {theirs}, {name}", record["verdict"], size, themes[-1]]
-        (findings if record["finding"] else grids).append(
-            SampleGrid(
-                name=f"{way}direction-{record['direction']:02d}-{record['lobe']}",
-                title=" · ".join(filter(None, parts)),
-                ids=tuple(target.ids[row] for row in shown),
-                captions=tuple(captions[row] if captions else target.ids[row] for row in shown),
+    table = _table(found, target, reference)
+    is_finding = found.groups["finding"].astype(bool)
+    findings, others = table[is_finding], table[~is_finding]
+    pictures: list[Picture] = []
+    if len(findings):
+        names = {"target": ours, "reference": theirs}
+        bars = group_bars(found.groups[is_finding], names)
+        pictures.append(Picture(f"{way}groups", f"Groups of {ours} that {theirs} lacks", bars))
+        shown = members[members["finding"].astype(bool)]
+        layout = group_layout(found.settings["kernel"], found.vectors, found.sigmas, shown, found.settings["seed"])
+        if layout is not None:
+            pictures.append(
+                Picture(f"{way}map", "Map of the findings: a picture, no evidence", group_map(layout, names))
             )
-        )
-    frame = found.frame
-    shares = {"of it by images": frame["image_share"] / frame["excess"]} if "image_share" in frame else {}
-    table = pd.DataFrame(
-        {
-            "direction": frame["direction"],
-            "lobe": frame["lobe"],
-            "samples": frame["n"],
-            "verdict": frame["verdict"],
-            "shared words": themes,
-            "stability": frame["stability"],
-            "loss": frame["loss"],
-            "excess": frame["excess"],
-            **{name: share.where(frame["excess"] > 0) for name, share in shares.items()},
-            f"similarity in {ours}": frame["similarity_target"],
-            f"in {theirs}": frame["similarity_reference"],
-        }
+    if found.epsilon is not None and len(findings):
+        names = {"target": ours, "reference": theirs}
+        spectrum = spectra(found.spectrum, found.epsilon, names)
+        pictures.append(Picture(f"{way}spectra", "Spectra of both kernels", spectrum))
+    main = Section(
+        f"What {ours} groups and {theirs} does not",
+        _explained(found, ours, theirs),
+        findings if len(findings) else None,
+        tuple(_grids(found, target, reference, members, way)),
+        tuple(pictures),
     )
-    names = {"target": ours, "reference": theirs}
-    pictures = [Picture(f"{way}lobes", f"Lobes of {ours} over {theirs}", lobe_bars(frame, names))]
-    if found.epsilon is not None:
-        pictures.append(
-            Picture(f"{way}spectra", "Spectra of both kernels", spectra(found.spectrum, found.epsilon, names))
-        )
-    layout = lobe_layout(found.settings["kernel"], found.vectors, found.sigmas, members, found.settings["seed"])
-    if layout is not None:
-        pictures.append(Picture(f"{way}map", "Map of the lobes: a picture, no evidence", lobe_map(layout, names)))
-    floor = frame["floor"].iloc[0]
+    if others.empty:
+        return [main]
+    why = (
+        "*within floor*: no more than the model shows against itself; *not apart*: the model does not hold it apart "
+        "from the others; *kept*: the other model keeps more than half of it; *repeat*: part of a more stable group; "
+        "*unstable*: random halves do not bring it back."
+    )
+    return [main, Section(f"Other groups of {ours} over {theirs}: none is a finding", why, others, folded=True)]
+
+
+def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
+    rule, subspace, groups = found.settings, found.subspace, found.groups
+    ours, theirs = escape(ours), escape(theirs)
+    floor = groups["floor"].iloc[0] if len(groups) else math.nan
     against = "not measured" if math.isnan(floor) else f"{floor:.2g}"
-    rule = found.settings
-    certified = f" (the global optimum: the largest duality gap is {frame['duality_gap'].max():.1g})"
-    if rule["rotation"] != "none":
-        certified = ", and all of them were then turned by varimax, within their span and beyond ε where need be"
     used = ""
     if rule["path"] != "dense":
         used = (
-            f"They were found with {rule['n_features']:,} random features a model, on which ε holds; under the exact "
-            f"kernel, which all other numbers are of, they reach up to {frame['coherence_reference'].max():.4g}. "
+            f" They were found with {rule['n_features']:,} random features a model, on which ε holds; under the exact "
+            f"kernel, which all other numbers are of, it is {subspace['coherence_reference']:.4g}."
         )
-    return Section(
-        f"What {ours} groups and {theirs} does not",
-        f"Each direction is the weighting of the samples with the largest coherence in {escape(ours)} among those that "
-        f"reach at most ε = {found.epsilon:.4g} in {escape(theirs)}{certified}. {used}Its "
-        f"lobes are the groups of samples at either end. {int(frame['finding'].sum())} of "
-        f"{len(frame)} are findings: stability at least {rule['min_stability']:g}, "
-        f"excess above the floor ({escape(ours)} against itself: {against}), and no repeat of a more stable lobe. "
-        "*Shared words* stand in more of the lobe's captions than of the others' (share of the others in brackets). "
-        "*Similarity* is the mean kernel value between the samples of the lobe, 0 (unlike) to 1 (equal). "
-        "Lobes without excess have no picture.",
-        table,
-        (*findings, *grids),
-        tuple(pictures),
+    level = "" if found.epsilon is None else f" among those that reach at most ε = {found.epsilon:.4g} in {theirs}"
+    count, near = int(groups["finding"].sum()), int(groups["near"].sum())
+    doubt = f", and {near} of all lie near the bound on stability, which other halves may pass" if near else ""
+    findings = groups[groups["finding"].astype(bool)]
+    share = found.subsets[found.subsets["finding"].astype(bool)]["id"].nunique() / rule["n"]
+    throughout = ""
+    if share > WIDE and findings["fit"].median() < CLEAN:
+        throughout = (
+            f" **They hold {share:.0%} of all samples and fit loosely (median {findings['fit'].median():.2f}): the "
+            "models arrange these samples differently throughout, and the groups divide that; single ones say little.**"
+        )
+    if rule["preset"] == "paper":
+        return (
+            f"The {subspace['n_directions']} directions with the largest coherence in {ours}{level}, and the 50 "
+            f"heaviest samples of each, as KODA reads them off; no group is tested.{used}"
+        )
+    return (
+        f"{subspace['n_directions']} directions over the samples have the largest mean coherence in {ours}{level} (the "
+        f"global optimum: the duality gap is {subspace['duality_gap']:.1g}), and were turned within their span until "
+        f"each has its weight on few samples.{used} {count} of {len(groups)} groups are findings: stability at least "
+        f"{rule['min_stability']:g}, separation at least .3, retention at most .5, and an excess above the floor "
+        f"({ours} against itself: {against}){doubt}. *Shared words* stand in more of the group's captions than of "
+        "the others' (share of the others in brackets). *Fit* says how clean a group is: 1 at best, .64 for none. A "
+        "*witness* was not used to find the group; p is how often as many samples at random agree as well."
+        f"{throughout}"
     )
 
 
-def quality_section(
-    quality: pd.DataFrame, found: Discrepancies, target: Embeddings, reference: Embeddings
-) -> list[Section]:
-    """What both models do on the lobes that the reference holds less, beside the whole set."""
+def _table(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    ours, theirs = _names(target, reference)
+    groups = found.groups
+    scores = {
+        f"{heading.replace('_at_', '@')}, {name}": groups[f"{heading}_{role}"]
+        for heading in (_heading(groups),)
+        if heading
+        for role, name in (("target", ours), ("reference", theirs))
+    }
+    said = {
+        f"{name} says": groups[f"answers_{role}"]
+        for role, name in (("target", ours), ("reference", theirs))
+        if groups[f"answers_{role}"].notna().any()
+    }
+    seen = {
+        f"witness: {name}": [
+            f"{alike:.2f} (p {p:.2g})" for alike, p in zip(groups[f"witness_{name}"], groups[p_of], strict=True)
+        ]
+        for name in WITNESSES
+        if (p_of := f"witness_{name}_p") in groups
+    }
+    shares = {"of it by images": groups["image_share"] / groups["excess"]} if "image_share" in groups else {}
+    return pd.DataFrame(
+        {
+            "group": groups["group"],
+            "samples": groups["n"],
+            "verdict": _verdicts(groups),
+            **scores,
+            "shared words": groups["theme"],
+            **said,
+            "stability": groups["stability"],
+            "± its error": groups["stability_error"],
+            "retention": groups["retention"],
+            "separation": groups["separation"],
+            "fit": groups["fit"],
+            "excess": groups["excess"],
+            **shares,
+            **seen,
+        }
+    )
+
+
+def _verdicts(groups: pd.DataFrame) -> list[str]:
+    return [
+        f"{verdict}, near the bound" if near else verdict
+        for verdict, near in zip(groups["verdict"], groups["near"], strict=True)
+    ]
+
+
+def _heading(groups: pd.DataFrame) -> str:
+    """What tells whether a model can do its task on a group, or ""."""
+    return next((name for name in TOLD.values() if f"{name}_target" in groups and f"{name}_reference" in groups), "")
+
+
+def _grids(
+    found: Discrepancies, target: Embeddings, reference: Embeddings, members: pd.DataFrame, way: str
+) -> list[SampleGrid]:
+    ours, theirs = _names(target, reference)
+    known = sample_texts(target)
+    grids = []
+    for record in found.groups.to_dict("records"):
+        if not record["finding"]:
+            continue
+        rows = members[members["group"] == record["group"]]["row"].tolist()
+        shown = rows[:SHOWN]
+        size = f"{len(shown)} strongest of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)} samples"
+        kept = f"{theirs} keeps {max(record['retention'], 0):.0%} of it"
+        parts = [f"{ours} over {theirs}, group {record['group']}", size, record["theme"], kept]
+        grids.append(
+            SampleGrid(
+                name=f"{way}group-{record['group']:02d}",
+                title=" · ".join(part for part in parts if isinstance(part, str)),
+                ids=tuple(target.ids[row] for row in shown),
+                captions=tuple(known[0][row] if known else target.ids[row] for row in shown),
+            )
+        )
+    return grids
+
+
+def quality_section(found: Discrepancies, target: Embeddings, reference: Embeddings) -> list[Section]:
+    """What both models do on the findings, beside the whole set."""
+    quality = found.quality
     measures = [m for m in SHOWN_MEASURES if (quality["measure"] == m).any()]
     if not measures:
         return []
     ours, theirs = _names(target, reference)
-    lobes = found.frame[found.frame["excess"] > 0]
-    wanted = [(None, None), *zip(lobes["direction"], lobes["lobe"], strict=True)]
     rows = []
-    for direction, lobe in wanted:
-        everything = quality["direction"].isna()
-        part = quality[
-            everything if direction is None else (quality["direction"] == direction) & (quality["lobe"] == lobe)
-        ]
-        row: dict[str, Any] = {"samples": "all" if direction is None else f"{direction} {lobe}"}
+    for group in (None, *found.groups[found.groups["finding"].astype(bool)]["group"]):
+        part = quality[quality["group"].isna() if group is None else quality["group"] == group]
+        row: dict[str, Any] = {"samples": "all" if group is None else f"group {group}"}
         for measure in measures:
             for role, name in (("target", ours), ("reference", theirs)):
                 one = part[(part["measure"] == measure) & (part["model"] == role)]
@@ -148,8 +220,8 @@ def quality_section(
     return [
         Section(
             f"What {ours} and {theirs} can do on these groups",
-            f"{_at_chance(quality, target, reference)}On the samples of each lobe, beside all samples, with 95 % "
-            "intervals, which take the lobe as given. A group that a model no longer clusters may still be told apart "
+            f"{_at_chance(quality, target, reference)}On the samples of each finding, beside all samples, with 95 % "
+            "intervals, which take the group as given. A group that a model no longer clusters may still be told apart "
             "by it.",
             pd.DataFrame(rows),
         )
@@ -159,7 +231,7 @@ def quality_section(
 def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> str:
     """Which of the models is no better than blind guessing on the whole set, so that its texts say nothing."""
     classes = 0 if target.class_text is None else len(target.class_text)
-    whole = quality[quality["direction"].isna()].set_index(["model", "measure"])["low"]
+    whole = quality[quality["group"].isna()].set_index(["model", "measure"])["low"]
     said = []
     for role, name in zip(("target", "reference"), _names(target, reference), strict=True):
         for measure, chance in (
@@ -176,61 +248,59 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
     )
 
 
-def strongest_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    """Three lobes, findings first, then the largest excess, in words that hold for both ways."""
-    ours, theirs = _names(target, reference)
-    known, heading = _task_of(quality)
-    table = main.table
-    assert table is not None
-    best = table.assign(first=table["verdict"] == "finding").sort_values(["first", "excess"], ascending=False).head(3)
-    places = list(zip(best["direction"], best["lobe"], strict=True))
+def strongest_groups(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    """All findings of one way, or else three groups, in words that hold for both ways."""
+    groups = found.groups
+    best = groups[: max(int(groups["finding"].sum()), OTHERS)]
+    return _summary(best, *_names(target, reference))
+
+
+def _summary(best: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
+    heading = _heading(best)
+    scores: Mapping[str, Any] = {
+        f"{heading.replace('_at_', '@')}, {column}": best[f"{heading}_{role}"]
+        for column, role in (("groups", "target"), ("does not", "reference"))
+        if heading
+    }
     return pd.DataFrame(
         {
             "groups": ours,
             "does not": theirs,
-            "samples": best["samples"],
+            "samples": best["n"],
             "verdict": best["verdict"],
-            **{
-                f"{heading}, {column}": [known[direction, lobe, role] for direction, lobe in places]
-                for column, role in (("groups", "target"), ("does not", "reference"))
-                if heading
-            },
-            "shared words": best["shared words"],
+            **scores,
+            "shared words": best["theme"],
             "stability": best["stability"],
-            "loss": best["loss"],
+            "retention": best["retention"],
             "excess": best["excess"],
-            "lobe": [f"{direction} {lobe}" for direction, lobe in places],
+            "group": best["group"],
         }
     )
 
 
-def unlike_lobes(main: Section, quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    """The lobes of one way with what both models get right of them, stable or not."""
-    known, heading = _task_of(quality)
-    table = main.table
-    assert table is not None
+def unlike_groups(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
+    """The groups of one way with what both models get right of them, stable or not."""
+    groups, heading = found.groups, _heading(found.groups)
     if not heading:
         return pd.DataFrame()
-    lobes = table[table["excess"] > 0]
-    places = list(zip(lobes["direction"], lobes["lobe"], strict=True))
     return pd.DataFrame(
         {
             "held together by": target.meta.get("model", "target"),
-            "lobe": [f"{direction} {lobe}" for direction, lobe in places],
-            "samples": lobes["samples"].to_list(),
+            "group": groups["group"],
+            "samples": groups["n"],
             **{
-                f"{heading}, {name}": [known[direction, lobe, role] for direction, lobe in places]
+                f"{heading.replace('_at_', '@')}, {name}": groups[f"{heading}_{role}"]
                 for role, name in zip(("target", "reference"), _names(target, reference), strict=True)
             },
-            "verdict": lobes["verdict"].to_list(),
-            "stability": lobes["stability"].to_list(),
-            "shared words": lobes["shared words"].to_list(),
+            "verdict": _verdicts(groups),
+            "stability": groups["stability"],
+            "shared words": groups["theme"],
         }
     )
 
 
 def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embeddings) -> list[Section]:
-    """The lobes of both ways on which the models differ most in what they get right."""
+    """The groups of both ways on which the models differ most in what they get right."""
     table = pd.concat(ways, ignore_index=True)
     if table.empty:
         return []
@@ -252,13 +322,6 @@ def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embe
     return [Section(f"Groups on which {ours} and {theirs} differ most in {heading}", text, table[columns])]
 
 
-def _task_of(quality: pd.DataFrame) -> tuple[pd.Series[float], str]:
-    """What tells whether a model can do its task on a lobe, by direction, lobe and role; and its name, or ""."""
-    measure = next((m for m in ("zeroshot_accuracy", "image_to_text_recall@5") if (quality["measure"] == m).any()), "")
-    known = quality[quality["measure"] == measure].set_index(["direction", "lobe", "model"])["value"]
-    return known, measure.replace("zeroshot_", "").replace("image_to_text_", "")
-
-
 def _names(target: Embeddings, reference: Embeddings) -> tuple[str, str]:
     return str(target.meta.get("model", "target")), str(reference.meta.get("model", "reference"))
 
@@ -274,4 +337,4 @@ def widths_section(found: Discrepancies, target: Embeddings, reference: Embeddin
             | {"largest eigenvalue": width["lambda_max"]}
         )
     text = "Gaussian kernels, one multiplier of the median distances a model, so that both kernels are equally coarse."
-    return Section(f"Kernel widths of {rows[0]['model']} and {rows[1]['model']}", text, pd.DataFrame(rows))
+    return Section(f"Kernel widths of {rows[0]['model']} and {rows[1]['model']}", text, pd.DataFrame(rows), folded=True)

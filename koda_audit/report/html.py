@@ -115,6 +115,7 @@ def _block(number: int, section: Section) -> dict[str, Any]:
     return {
         "id": f"s{number}",
         "title": section.title,
+        "folded": section.folded,
         "text": Markup(_markdown().render(text)),
         "counts": {},
         "table": None if section.table is None else _table(section.table),

@@ -19,12 +19,16 @@ def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, 
     lines = [f"# {escape(title)}", ""]
     for section in sections:
         lines += [f"## {escape(section.title)}", ""]
+        if section.folded:
+            lines += ["<details><summary>Open</summary>", ""]
         if section.text:
             lines += [section.text, ""]
         if section.table is not None:
             lines += [markdown_table(section.table), ""]
         for figure in section.figures:
             lines += [f"![{escape(figure.title)}]({pictures[figure.name]})", ""]
+        if section.folded:
+            lines += ["</details>", ""]
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECORD, SUM = "cell.json", "cell.sha256"
 LARGE = 1 << 26  # bytes; of larger files, such as the weights of a trained tower, only the size is looked at
-FORM = 5  # of cells; another one where the same version of the package writes or computes them otherwise
+FORM = 6  # of cells; another one where the same version of the package writes or computes them otherwise
 Queries = tuple[NDArray[np.float32], NDArray[np.int32]]  # the outcome of each query, and the row of its image
 
 

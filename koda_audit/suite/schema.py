@@ -96,12 +96,11 @@ class Discrepancy(Part):
     kernel: Literal["rbf", "cosine", "polynomial"] = "rbf"
     features: Literal["auto", "exact", "random"] = "auto"
     n_features: AtLeastOne = 3000
-    directions: AtLeastOne = 10
+    directions: AtLeastOne | None = None
     epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     preset: Literal["paper"] | None = None
-    rotation: Literal["none", "varimax"] = "none"
     halves: Annotated[int, Field(ge=0, le=10_000)] = 25
-    min_stability: Share = 0.75
+    min_stability: Share = 0.6
     floor: Literal["batch", "none"] = "batch"
 
 

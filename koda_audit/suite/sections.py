@@ -80,7 +80,11 @@ def strongest(finished: Cells) -> pd.DataFrame | None:
 def _strongest_of_each(finished: Cells) -> Iterator[tuple[Cell, pd.DataFrame]]:
     for cell, done in finished.items():
         if cell.step == "compare":
-            yield cell, pd.DataFrame(**done.sections[0]["table"]).groupby(["groups", "does not"], sort=False).head(1)
+            table = pd.DataFrame(**done.sections[0]["table"])
+            ways = table.groupby(["groups", "does not"], sort=False)
+            count = ways["verdict"].transform(lambda verdicts: (verdicts == "finding").sum())
+            table.insert(2, "findings", count)
+            yield cell, table.groupby(["groups", "does not"], sort=False).head(1)
 
 
 def _who_sees_what(finished: Cells) -> Iterator[Picture]:
@@ -175,7 +179,7 @@ def _section(cell: Cell, done: Finished, section: Mapping[str, Any]) -> Section:
         for grid in section["grids"]
     )
     table = None if section["table"] is None else pd.DataFrame(**section["table"])
-    return Section(section["title"], section["text"], table, grids, pictures)
+    return Section(section["title"], section["text"], table, grids, pictures, section["folded"])
 
 
 def sample_name(cell: Cell, sample: str) -> str:

@@ -282,6 +282,7 @@ class Workshop:
                     "table": None if section.table is None else as_plain(section.table),
                     "figures": {picture.name: picture.title for picture in section.pictures},
                     "grids": [vars(grid) for grid in section.grids],
+                    "folded": section.folded,
                 }
             )
         return tuple(found), pictures

@@ -581,7 +581,7 @@ def test_the_demos_suite_runs_and_its_gates_tell_what_broke_from_the_control(tmp
     assert cli.main(["init", "--demo", str(tmp_path)]) == 0
     _rounded(tmp_path / "models" / "colour", tmp_path / "models" / "control")
     text = (tmp_path / "suite.yaml").read_text().replace("[[colour, broken]]", "[[colour, broken], [colour, control]]")
-    text = text.replace("plain", "control").replace("directions: 4", "directions: 2, halves: 5")
+    text = text.replace("plain", "control").replace("on: [captions]}", "on: [captions], directions: 3, halves: 10}", 1)
     gates = text[text.index("  - {metric") : text.index("num_workers")]
     (tmp_path / "part.yaml").write_text(text.replace(gates, gates + gates.replace("broken", "control")))
     ran = run_suite(tmp_path / "part.yaml", tmp_path / "out", store=tmp_path / "store")
