@@ -447,3 +447,21 @@ def test_with_a_multiplier_a_block_is_the_leading_eigenvectors():
     a, b = gram(33, 12), gram(34, 12)
     plain, block = (solve_contrast(a, b, multiplier=1.0, n_directions=3, block=each) for each in (False, True))
     np.testing.assert_array_equal(plain.directions, block.directions)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "epsilon", "value"),
+    [
+        ([4.0, 4, 1, 1], [1.0, 1, 0, 0], 0.75, 6.5),  # both pairs cross at one multiplier
+        ([1.0] * 6, [1.0] * 6, 1.0, 2.0),  # a model against itself: any span is the best one
+        ([4.0, 4, 4, 1, 1, 1], [1.0, 1, 1, 0, 0, 0], 2 / 3, 9.0),
+    ],
+)
+def test_several_pairs_that_cross_at_once_are_all_mixed(
+    a: list[float], b: list[float], epsilon: float, value: float
+) -> None:
+    count = 3 if value == 9 else 2
+    found = solve_contrast(np.diag(a), np.diag(b), epsilon, n_directions=count, block=True)
+    assert found.target.sum() == pytest.approx(value, rel=1e-8)
+    assert found.reference.mean() <= epsilon * (1 + 1e-9)
+    assert found.duality_gap.sum() <= 1e-8

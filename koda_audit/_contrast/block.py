@@ -34,7 +34,7 @@ def block(
     By Fan's theorem the dual is d(lambda) = sum of the ``count`` largest eigenvalues of A - lambda B, plus lambda count
     epsilon, and X are the leading eigenvectors at the smallest lambda that is feasible. The subspace does not change
     under X -> XR. With ``count`` 1 this is KODA's first direction (ICML 2026, arXiv 2606.04180, eq 8 and 12). Where
-    eigenvalues ``count`` and ``count`` + 1 cross at that lambda, one vector of the pair's plane meets epsilon.
+    eigenvalues ``count`` and ``count`` + 1, or more, cross at that lambda, vectors of their span meet epsilon.
 
     Args:
         target: A (n, n).
@@ -108,25 +108,36 @@ def _bracket(
 
 
 def _mixed(a: Tensor, b: Tensor, outside: Tensor, inside: Tensor, level: float) -> Tensor:
-    """``inside`` with its part that ``outside`` does not have turned towards that, until tr X'BX is ``level``."""
+    """``inside`` turned towards ``outside``, one principal vector after the other, until tr X'BX is ``level``.
+
+    At a crossing the vectors in which they differ span one eigenspace of A - lambda B, any of which is as good.
+    """
     left, _, right = torch.linalg.svd(inside.T @ outside)
-    turned = inside @ left
-    common, u = turned[:, :-1], turned[:, -1]
-    v = outside @ right.T[:, -1]
-    for _ in range(2):  # twice is enough: once leaves what rounding made of the large part
-        v = v - turned @ (turned.T @ v)
-    if torch.linalg.vector_norm(v) < math.sqrt(ROUNDING):
-        return inside  # the same subspace on both sides
-    plane = torch.stack([u, v / torch.linalg.vector_norm(v)], dim=1)
-    kept = plane.T @ b @ plane
-    room = level - (common * (b @ common)).sum().item()
+    x: Tensor = inside @ left
+    others = outside @ right.T
+    for place in reversed(range(x.shape[1])):
+        v = others[:, place]
+        for _ in range(2):  # twice is enough: once leaves what rounding made of the large part
+            v = v - x @ (x.T @ v)
+        if torch.linalg.vector_norm(v) < math.sqrt(ROUNDING):
+            break  # the rest is the same on both sides
+        plane = torch.stack([x[:, place], v / torch.linalg.vector_norm(v)], dim=1)
+        kept = plane.T @ b @ plane
+        room = level - (x * (b @ x)).sum().item() + kept[0, 0].item()
+        if kept[1, 1].item() <= room:
+            x[:, place] = plane[:, 1]
+            continue
+        x[:, place] = _within(a, plane, kept, room)
+        break
+    return x
+
+
+def _within(a: Tensor, plane: Tensor, kept: Tensor, room: float) -> Tensor:
+    """The best unit vector of a plane (n, 2) with x'Bx = room, from B's form in the plane; or the first of both."""
     # u'Bu cos^2 + 2 u'Bv sin cos + v'Bv sin^2 = room is one cosine of the doubled angle
     middle, half = (kept[0, 0] + kept[1, 1]).item() / 2, (kept[0, 0] - kept[1, 1]).item() / 2
     size, phase = math.hypot(half, kept[0, 1].item()), math.atan2(kept[0, 1].item(), half)
-    if size == 0:
-        return inside
-    opening = math.acos(min(max((room - middle) / size, -1.0), 1.0))
+    opening = math.acos(min(max((room - middle) / size, -1.0), 1.0)) if size else 0.0
     angles = ((phase + sign * opening) / 2 for sign in (-1, 1))
     mixtures = [plane @ plane.new_tensor([math.cos(angle), math.sin(angle)]) for angle in angles]
-    best = max([u, *mixtures], key=lambda x: (x @ a @ x).item())
-    return torch.cat([common, best[:, None]], dim=1)
+    return max([plane[:, 0], *mixtures], key=lambda x: (x @ a @ x).item())

@@ -29,9 +29,9 @@ class Group:
 def members(columns: NDArray[np.float64], smallest: int = SMALLEST) -> list[Group | None]:
     """The group of each column (n, T): the set whose indicator has the largest cosine with it (ours).
 
-    Entries are sorted; the m largest are the set for m = argmax (x_1 + ... + x_m) / sqrt(m), at least ``smallest``.
-    There is no threshold and no cap. None where fewer entries are positive. (KODA, ICML 2026, arXiv 2606.04180, sec 6
-    takes the 50 heaviest samples of a direction: ``heaviest``.)
+    Entries are sorted; the m largest are the set for m = argmax (x_1 + ... + x_m) / sqrt(m), and the ``smallest``
+    largest where that is less. There is no threshold and no cap. None where fewer entries are positive. (KODA, ICML
+    2026, arXiv 2606.04180, sec 6 takes the 50 heaviest samples of a direction: ``heaviest``.)
 
     >>> (group,) = members(np.array([[0.5], [0.5], [0.1], [0.5], [-0.2], [0.5]]))
     >>> group.rows.tolist(), round(group.fit, 3)

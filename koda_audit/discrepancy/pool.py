@@ -89,7 +89,8 @@ class Pool:
                 across = (sums @ group - inside) / (sizes * (len(kernel) - sizes))
                 held.append((within, across))
             (within, across), (kept, beyond) = held
-            return 1 - across / within, (kept - beyond) / (within - across)
+            undefined = np.where(sizes == len(self.rows), np.nan, 0.0)  # all samples: there are no others
+            return 1 - across / within + undefined, (kept - beyond) / (within - across)
 
 
 def is_lost(separation: Floats, retention: Floats) -> NDArray[np.bool_]:

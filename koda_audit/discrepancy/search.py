@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from koda_audit._kernels.table import KERNELS, kernel_blocks
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, plan
 from koda_audit.discrepancy.paths import PATHS, Plan, Sides, solve
 from koda_audit.discrepancy.pool import Pool, drawn
+from koda_audit.discrepancy.turn import oriented
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
@@ -42,9 +44,9 @@ class Search:
     def sigmas(self) -> dict[str, dict[str, float]]:
         return {role: self.widths[role].sigmas if self.widths else {} for role in self.vectors}
 
-    @property
+    @cached_property
     def columns(self) -> NDArray[np.float64]:
-        return self.contrast.directions
+        return oriented(self.contrast.directions)
 
 
 def search(

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh
 
 from koda_audit.discrepancy.groups import Group, indicators, jaccard, members
 from koda_audit.discrepancy.pool import Pool, is_lost
-from koda_audit.discrepancy.turn import third_moments, turns
+from koda_audit.discrepancy.turn import oriented, third_moments, turns
 
 Floats = NDArray[np.float64]
 HALVES = 25
@@ -76,10 +76,10 @@ class Halves:
         m, k = len(places), min(self.most, len(places) - 1)
         if m <= WHOLE:
             columns = scipy.linalg.eigh(part, subset_by_index=[m - k, m - 1], check_finite=False)[1]
-            return places, columns[:, ::-1]
+            return places, oriented(columns[:, ::-1])
         start = np.random.default_rng(0).standard_normal(m)
         values, columns = eigsh(part, k=k, which="LA", v0=start, ncv=min(m, 2 * k + 20), tol=1e-5)
-        return places, columns[:, np.argsort(-values)]
+        return places, oriented(columns[:, np.argsort(-values)])
 
 
 def search_numbers(
@@ -115,7 +115,7 @@ def with_more_halves(
     The halves that are there stay the first ones.
     """
     halves = Halves(pool, multiplier, tested.number, seed, past=len(tested.overlaps))
-    while len(tested.overlaps) < MORE:
+    while len(tested.overlaps) + HALVES <= MORE:
         near = np.abs(tested.stability - bound) < NEAR * tested.error
         if not (near & _lost(tested, columns, pool)).any():
             break

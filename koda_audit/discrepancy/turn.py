@@ -16,6 +16,16 @@ STEPS = 200
 TOLERANCE = 1e-5  # of the criterion, relative, from one step to the next
 
 
+def oriented(columns: Floats) -> Floats:
+    """Columns (n, k) with signs such that no third moment is negative: those of eigenvectors are a library's choice.
+
+    >>> oriented(np.array([[-0.8], [0.6]])).tolist()
+    [[0.8], [-0.6]]
+    """
+    signs: Floats = np.where((columns**3).sum(axis=0) < 0, -1.0, 1.0)
+    return columns * signs
+
+
 def third_moments(columns: Floats) -> Floats:
     """sum over the samples of x_a x_b x_c, (k, k, k), of columns (n, k).
 

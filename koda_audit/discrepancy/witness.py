@@ -17,6 +17,7 @@ from koda_audit.discrepancy.themes import Themes
 from koda_audit.embeddings.container import Embeddings
 
 DRAWS = 999  # random sets
+TIE = 1e-12  # equal but for rounding
 SETS = 50_000  # rows of random sets that are added up at a time
 
 
@@ -64,7 +65,7 @@ def witnessed(rows: Any, groups: Sequence[Group], seed: int = 0) -> list[tuple[f
             )
             sums, squares = pick @ rows, pick @ _squares(rows)
             drawn += ((_squares(sums) - squares) / (m * (m - 1))).tolist()
-        found.append((own, (1 + sum(value >= own for value in drawn)) / (1 + DRAWS)))
+        found.append((own, (1 + sum(value >= own - TIE for value in drawn)) / (1 + DRAWS)))
     return found
 
 
