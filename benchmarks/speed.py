@@ -79,6 +79,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    torch.set_num_threads(1)  # as the title says
     rows = []
     for samples in options.samples:
         source = {"samples": samples, "fixtures": options.fixtures, "seed": options.seed}
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
             }
         )
     show(
-        "Whole calls, one thread each",
+        "Whole calls",
         rows,
         "directions s: the same call with 8 directions and no halves; halves s: the rest, all numbers of directions on "
         "25 halves and more;\nfloor: one decomposition of the difference of the kernels; gap / value: how far the "

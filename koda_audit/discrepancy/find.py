@@ -19,12 +19,20 @@ from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, held_apart, mea
 from koda_audit.discrepancy.groups import Group, heaviest, members
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.search import Search, search
-from koda_audit.discrepancy.stability import FIRST, HALVES, MOST, Tested, repeats, search_numbers, with_more_halves
+from koda_audit.discrepancy.stability import (
+    FIRST,
+    HALVES,
+    MOST,
+    Tested,
+    is_full,
+    repeats,
+    search_numbers,
+    with_more_halves,
+)
 from koda_audit.embeddings.container import Embeddings
 
 BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 2,000 rows"
 SPECTRUM = 20  # eigenvalues
-SPARE = 2  # directions that must be left over, else more are tried
 
 
 def find_discrepancies(
@@ -197,9 +205,12 @@ def _tested(
     number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
     tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
     most = min(MOST, len(target) // FEWEST)
-    while number is None and FIRST <= found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
-        found = search(target, reference, **asked, columns=min(2 * found.columns.shape[1], most))
-        tested = search_numbers(found.columns, found.pool, multiplier, halves, seed)
+    while number is None and found.columns.shape[1] < most:
+        if not is_full(tested, found.columns, found.pool, rule.min_stability):
+            break
+        least = found.columns.shape[1]
+        found = search(target, reference, **asked, columns=min(least + FIRST, most))
+        tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, least=least)
     if halves:
         tested = with_more_halves(tested, found.columns, found.pool, multiplier, rule.min_stability, seed)
     return found, tested

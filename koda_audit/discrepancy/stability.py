@@ -22,7 +22,9 @@ BY_CHANCE = (
     0.4  # stability that groups of no structure reach: what lies below does not count for a number of directions
 )
 FIRST = 20  # directions that are tried before more are
-MOST = 80
+SPARE = 2  # directions that must be left over, else there may be more groups
+MOST = 60
+STEP = 4  # from one number to the next above that
 WHOLE = 400  # samples of a half up to which everything is decomposed
 SMALLEST = 2  # samples of a group in a half
 
@@ -83,7 +85,13 @@ class Halves:
 
 
 def search_numbers(
-    columns: Floats, pool: Pool, multiplier: float, halves: int = HALVES, seed: int = 0, number: int | None = None
+    columns: Floats,
+    pool: Pool,
+    multiplier: float,
+    halves: int = HALVES,
+    seed: int = 0,
+    number: int | None = None,
+    least: int = 1,
 ) -> Tested:
     """The number of directions with the most groups that come back, and the stability of its groups.
 
@@ -97,9 +105,10 @@ def search_numbers(
         halves: how many.
         seed: of the halves, and of the turns.
         number: of directions, where it is given.
+        least: number that is tried.
     """
     k = columns.shape[1]
-    numbers = [*range(1, min(k, FIRST) + 1), *range(FIRST + 2, min(k, 40) + 1, 2), *range(44, k + 1, 4)]
+    numbers = [*range(least, k + 1, STEP if k > FIRST else 1)]
     if number is not None:
         numbers = [*(n for n in numbers if n < number), number]
     drawn = Halves(pool, multiplier, k, seed).draw(halves)
@@ -164,6 +173,12 @@ def repeats(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
 def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
     marks = indicators(pool_groups(columns, pool, tested.turn), len(pool.rows))
     return is_lost(*pool.apart(marks)) & ~repeats(tested, columns, pool)
+
+
+def is_full(tested: Tested, columns: Floats, pool: Pool, bound: float) -> bool:
+    """Whether there may be more groups than directions: nearly all are taken, and most of their groups are stable."""
+    stable = (tested.stability >= bound) & _lost(tested, columns, pool)
+    return tested.number > columns.shape[1] - SPARE and int(stable.sum()) > tested.number / 2
 
 
 def _score(tested: Tested, columns: Floats, pool: Pool) -> float:
