@@ -23,10 +23,11 @@ from koda_audit.discrepancy.stability import (
     FIRST,
     HALVES,
     MOST,
+    SPARE,
     Tested,
-    is_full,
     repeats,
     search_numbers,
+    stable_groups,
     with_more_halves,
 )
 from koda_audit.embeddings.container import Embeddings
@@ -205,12 +206,15 @@ def _tested(
     number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
     tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
     most = min(MOST, len(target) // FEWEST)
-    while number is None and found.columns.shape[1] < most:
-        if not is_full(tested, found.columns, found.pool, rule.min_stability):
-            break
+    while number is None and found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
         least = found.columns.shape[1]
-        found = search(target, reference, **asked, columns=min(least + FIRST, most))
-        tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, least=least)
+        more = search(target, reference, **asked, columns=min(least + FIRST, most))
+        again = search_numbers(more.columns, more.pool, multiplier, halves, seed, least=least)
+        both = ((again, more), (tested, found))
+        new, old = (stable_groups(each, of.columns, of.pool, rule.min_stability) for each, of in both)
+        if new <= old:
+            break
+        found, tested = more, again
     if halves:
         tested = with_more_halves(tested, found.columns, found.pool, multiplier, rule.min_stability, seed)
     return found, tested

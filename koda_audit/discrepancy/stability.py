@@ -175,10 +175,9 @@ def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
     return is_lost(*pool.apart(marks)) & ~repeats(tested, columns, pool)
 
 
-def is_full(tested: Tested, columns: Floats, pool: Pool, bound: float) -> bool:
-    """Whether there may be more groups than directions: nearly all are taken, and most of their groups are stable."""
-    stable = (tested.stability >= bound) & _lost(tested, columns, pool)
-    return tested.number > columns.shape[1] - SPARE and int(stable.sum()) > tested.number / 2
+def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> int:
+    """How many groups are lost and come back as often as the bound asks."""
+    return int(((tested.stability >= bound) & _lost(tested, columns, pool)).sum())
 
 
 def _score(tested: Tested, columns: Floats, pool: Pool) -> float:
