@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from groupings import OURS
 
+from koda_audit.discrepancy.findings import MIN_STABILITY
+
 FOUND, FALSE = 0.75, 0.5  # Jaccard indices
 STABILITY = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 SEPARATION, RETENTION = (0.2, 0.3, 0.4), (0.3, 0.5, 0.7)
@@ -71,7 +73,7 @@ def calibration(ran: pd.DataFrame, found: pd.DataFrame) -> tuple[str, Rows, str]
     ran, open_ = ran[ran["method"] == "exact"], found[found["method"] == "exact"]
     open_ = open_[~open_["verdict"].isin(DECIDED)]
     bounds = [(s, 0.3, 0.5) for s in STABILITY]
-    bounds += [(0.6, s, r) for s, r in product(SEPARATION, RETENTION) if (s, r) != (0.3, 0.5)]
+    bounds += [(MIN_STABILITY, s, r) for s, r in product(SEPARATION, RETENTION) if (s, r) != (0.3, 0.5)]
     rows = []
     for stability, separation, retention in bounds:
         passed = open_[(open_["stability"] >= stability) & (open_["separation"] >= separation)]

@@ -99,11 +99,11 @@ def test_modality_shares_add_up_to_the_excess() -> None:
 APART = {"excess": 0.1, "coherence_target": 0.2, "separation": 0.8, "retention": 0.1}
 VERDICTS: list[tuple[dict[str, float], str]] = [  # what differs from a finding of stability .9; the word
     ({}, "finding"),
-    ({"stability": 0.6}, "finding"),
+    ({"stability": 0.7}, "finding"),
     ({"separation": 0.3, "retention": 0.5}, "finding"),
     ({"retention": -3.0}, "finding"),
     ({"floor": 0.09}, "finding"),
-    ({"stability": 0.59}, "unstable"),
+    ({"stability": 0.69}, "unstable"),
     ({"stability": 0.9, "min_stability": 0.91}, "unstable"),
     ({"stability": math.nan}, "not tested"),
     ({"again": True}, "repeat"),
@@ -126,7 +126,7 @@ VERDICTS: list[tuple[dict[str, float], str]] = [  # what differs from a finding 
 
 @pytest.mark.parametrize(("change", "verdict"), VERDICTS)
 def test_the_first_reason_that_applies_is_the_verdict(change: dict[str, float], verdict: str) -> None:
-    given = {"stability": 0.9, "floor": math.nan, "min_stability": 0.6, "again": False, **APART, **change}
+    given = {"stability": 0.9, "floor": math.nan, "min_stability": 0.7, "again": False, **APART, **change}
     # in the second of two columns, beside a group that fails in all
     overlaps = np.full((4, 2), [0.0, given["stability"]])
     rule = Rule(given["min_stability"], given["floor"])
@@ -140,15 +140,15 @@ def test_the_first_reason_that_applies_is_the_verdict(change: dict[str, float], 
 @pytest.mark.parametrize(
     ("middle", "change", "near"),
     [
-        (0.6, {}, True),
-        (0.56, {}, True),
-        (0.64, {}, True),
-        (0.54, {}, False),
-        (0.66, {}, False),
-        (0.6, {"retention": 0.9}, False),  # what more halves cannot make a finding is not near to one
-        (0.6, {"separation": 0.0}, False),
-        (0.6, {"excess": 0.0}, False),
-        (0.6, {"again": True}, False),
+        (0.7, {}, True),
+        (0.66, {}, True),
+        (0.74, {}, True),
+        (0.64, {}, False),
+        (0.76, {}, False),
+        (0.7, {"retention": 0.9}, False),  # what more halves cannot make a finding is not near to one
+        (0.7, {"separation": 0.0}, False),
+        (0.7, {"excess": 0.0}, False),
+        (0.7, {"again": True}, False),
     ],
 )
 def test_near_is_within_two_standard_errors(middle: float, change: dict[str, float], near: bool) -> None:
@@ -160,7 +160,7 @@ def test_near_is_within_two_standard_errors(middle: float, change: dict[str, flo
     assert row["stability_error"] == pytest.approx(0.1 / 15**0.5)
     assert row["near"] == near
     if row["verdict"] in ("finding", "unstable"):
-        assert row["finding"] == (row["stability"] >= 0.6)
+        assert row["finding"] == (row["stability"] >= 0.7)
 
 
 def test_verdicts_follow_the_columns_of_their_groups() -> None:

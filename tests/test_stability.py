@@ -12,7 +12,7 @@ from koda_audit import solve_contrast
 from koda_audit.discrepancy import stability
 from koda_audit.discrepancy.groups import members
 from koda_audit.discrepancy.pool import Pool
-from koda_audit.discrepancy.stability import Halves, pool_groups, repeats, search_numbers, with_more_halves
+from koda_audit.discrepancy.stability import Halves, repeats, search_numbers, with_more_halves
 from koda_audit.discrepancy.stability import Tested as Found
 from koda_audit.discrepancy.turn import third_moments, turns
 
@@ -51,7 +51,7 @@ def jaccard(one: set[int], other: set[int]) -> float:
 
 def sets(tested: Found, pool: Pool, columns: Floats) -> list[set[int]]:
     """The groups of the pool in ids; an empty set for a column without one."""
-    groups = pool_groups(columns, pool, tested.turn)
+    groups = members(columns[pool.rows, : tested.number] @ tested.turn)
     return [set() if group is None else set(pool.rows[group.rows].tolist()) for group in groups]
 
 
@@ -73,11 +73,11 @@ def test_planted_groups_come_back_and_groups_of_noise_do_not(seed: int) -> None:
     noise = Pool(np.arange(N), *map(gaussian, points / np.linalg.norm(points, axis=2, keepdims=True)))
     columns = np.linalg.eigh(noise.target - noise.reference)[1][:, ::-1][:, :12]
     for number in (1, 4, 10):
-        assert search_numbers(columns, noise, 1.0, number=number).stability.max() < 0.55
+        assert search_numbers(columns, noise, 1.0, number=number).stability.max() < 0.65
 
 
 def test_stability_is_the_mean_best_overlap_over_the_halves() -> None:
-    """With sets, and a turn of each half by itself."""
+    """With sets, and turns of each half by itself, for every number of its directions."""
     pool, multiplier, columns = kernels(2, SIZES, spread=0.9)
     tested = search_numbers(columns, pool, multiplier, halves=6, seed=3, number=5)
     assert tested.number == 5
@@ -88,9 +88,13 @@ def test_stability_is_the_mean_best_overlap_over_the_halves() -> None:
         places = np.sort(random.choice(N, N // 2, replace=False))
         part = (pool.target - multiplier * pool.reference)[np.ix_(places, places)]
         # the turn depends on the signs of eigenvectors, within 1e-5 of its criterion
-        theirs = scipy.linalg.eigh(part, subset_by_index=[N // 2 - 12, N // 2 - 1])[1][:, ::-1][:, :5]
-        *_, (_, turn) = turns(third_moments(theirs)[None], range(1, 6), 3)
-        again = [set(places[group.rows].tolist()) for group in members(theirs @ turn[0], 2) if group is not None]
+        theirs = scipy.linalg.eigh(part, subset_by_index=[N // 2 - 12, N // 2 - 1])[1][:, ::-1]
+        again = [
+            set(places[group.rows].tolist())
+            for number, turn in turns(third_moments(theirs)[None], [1, 2, 3, 4, 6, 8, 11, 12], 3)
+            for group in members(theirs[:, :number] @ turn[0], 2)
+            if group is not None
+        ]
         for place, group in enumerate(mine):
             expected[half, place] = max(jaccard(group & set(places.tolist()), other) for other in again)
     np.testing.assert_allclose(tested.overlaps, expected, atol=1e-6)
@@ -172,7 +176,7 @@ def test_the_number_with_most_beyond_chance_is_taken() -> None:
         again, total = repeats(tested, columns, pool), 0.0
         for place in range(tested.number):
             if separation[place] >= 0.3 and retention[place] <= 0.5 and not again[place]:
-                total += max(tested.stability[place] - 0.4, 0.0)
+                total += max(tested.stability[place] - 0.6, 0.0)
         return total
 
     chosen = search_numbers(columns, pool, multiplier, halves=8)
@@ -189,9 +193,6 @@ def test_without_halves_there_is_no_stability() -> None:
     assert (tested.number, tested.overlaps.shape) == (4, (0, 4))
     assert np.isnan(tested.stability).all()
     assert np.isnan(tested.error).all()
-    one = search_numbers(columns, pool, multiplier, halves=1, number=4)
-    assert np.isfinite(one.stability).all()
-    assert np.isnan(one.error).all()
 
 
 def test_of_two_columns_of_one_cluster_the_less_stable_repeats() -> None:

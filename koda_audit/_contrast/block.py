@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from koda_audit._contrast.direction import LARGEST, BelowFloor, Direction
@@ -85,26 +87,26 @@ def _bracket(
         first = x[:, :count]
         return _At(multiplier, values, x, (first * (reference.matrix @ first)).sum().item() / count)
 
-    inside = at(0.0)
-    if inside.mean <= epsilon:
-        return None, inside
+    ends: dict[bool, _At] = {}
+
+    @cache  # the search asks for its ends again
+    def excess(multiplier: float) -> float:
+        """How far epsilon is missed; the last points on both sides stay."""
+        point = at(multiplier)
+        ends[point.mean <= epsilon] = point
+        return 0.0 if 0 <= epsilon - point.mean <= CLOSE * epsilon else point.mean - epsilon
+
+    if excess(0.0) <= 0:
+        return None, ends[True]
     unit = target.scale / reference.scale if target.scale else 1.0
-    outside, inside = inside, at(unit)
-    while inside.mean > epsilon:
-        if inside.multiplier >= LARGEST * unit:  # at the floor the multiplier is infinite
-            return None, inside
-        outside, inside = inside, at(3 * inside.multiplier)
-    for step in range(STEPS):
-        if inside.multiplier - outside.multiplier <= CLOSE * inside.multiplier or (
-            epsilon - inside.mean <= CLOSE * epsilon
-        ):
-            break
-        # the mean falls steadily, with a jump where eigenvalues cross: the secant, and every third time the middle
-        share = (outside.mean - epsilon) / (outside.mean - inside.mean)
-        share = 0.5 if step % 3 == 2 else min(max(share, 0.02), 0.98)
-        middle = at(outside.multiplier + share * (inside.multiplier - outside.multiplier))
-        outside, inside = (outside, middle) if middle.mean <= epsilon else (middle, inside)
-    return outside, inside
+    multiplier = unit
+    while excess(multiplier) > 0:
+        if multiplier >= LARGEST * unit:  # at the floor the multiplier is infinite
+            return None, ends[False]
+        multiplier = min(3 * multiplier, LARGEST * unit)
+    # the mean falls steadily, with a jump where eigenvalues cross
+    brentq(excess, ends[False].multiplier, multiplier, xtol=ROUNDING * unit, rtol=CLOSE, maxiter=STEPS, disp=False)
+    return ends[False], ends[True]
 
 
 def _mixed(a: Tensor, b: Tensor, outside: Tensor, inside: Tensor, level: float) -> Tensor:

@@ -14,7 +14,7 @@ from koda_audit._kernels.table import KERNELS
 from koda_audit._options import LARGEST, finite_number, one_of, whole_number
 from koda_audit.discrepancy.memory import available_memory, check_memory
 from koda_audit.discrepancy.paths import Plan, feature_width
-from koda_audit.discrepancy.stability import FIRST
+from koda_audit.discrepancy.stability import FIRST, MOST
 from koda_audit.embeddings.container import Embeddings, check_embeddings
 from koda_audit.errors import InputError
 
@@ -42,7 +42,6 @@ def plan(
     multiplier: float | None = None,
     preset: str | None = None,
     device: torch.device | None = None,
-    columns: int | None = None,
     seed: int = 0,
 ) -> Plan:
     """How ``find_discrepancies`` will do what its arguments ask of n samples.
@@ -58,8 +57,7 @@ def plan(
     (0.5, 20)
     """
     check_settings(n, 0.0, 1 if n_directions is None else n_directions, None)
-    number, block = _columns(n, n_directions, preset)
-    columns = columns or number
+    columns, block = _columns(n, n_directions, preset)
     n_features = int(n_features)
     if KERNELS[kernel].has_bandwidth and n * TARGET <= 1:
         raise InputError(
@@ -83,7 +81,7 @@ def plan(
         raise InputError("give one of epsilon, epsilon_quantile and multiplier")
     available = available_memory(device)
     width = feature_width(kernel, n_features)
-    few = n < width + columns
+    few = n < width + (columns if n_directions is not None else MOST)
     path = _path(n, few, features, path)
     rule = None if multiplier is not None else "given"
     if epsilon_quantile is not None:
@@ -124,13 +122,15 @@ def check_choices(
 
 
 def check_numbers(**numbers: int) -> None:
-    """Raises InputError for a seed or a number of features that is none.
+    """Raises InputError for a seed, or a number of features or of halves, that is none.
 
     >>> check_numbers(seed=0, n_features=1)
     """
     for name, number in numbers.items():
         least = 1 if name.endswith("n_features") else 0
         whole_number(number, name, least, MOST_HALVES if name.endswith("halves") else LARGEST)
+        if name.endswith("halves") and number == 1:
+            raise InputError(f"{name} is 1: give at least 2, whose spread is the error of a stability, or 0 for none")
 
 
 def check_rule(floor: float | None, min_stability: float) -> None:

@@ -27,7 +27,6 @@ TOLD = MappingProxyType({"zeroshot_accuracy": "accuracy", "image_to_text_recall@
 def described(
     found: Search,
     modality: str,
-    kernel: str,
     groups: Sequence[Group],
     measured: Sequence[Mapping[str, Any]],
     judged: Sequence[Mapping[str, Any]],
@@ -48,10 +47,10 @@ def described(
             "row": np.concatenate([group.rows for group in groups] or [np.empty(0, dtype=np.int64)]),
         }
     )
-    quality = group_quality(target, reference, members, found.plan.seed, found.vectors_device)
+    quality = group_quality(target, reference, members, found.plan.seed, found.sides.device)
     told = _told(quality, len(groups))
     seen = witness_columns(target, modality, themes, groups, found.plan.seed)
-    shares = _shares(found, kernel, groups)
+    shares = _shares(found, groups)
     rows = [
         {
             "n": len(group.rows),
@@ -123,15 +122,17 @@ def _theme(themes: Themes | None, group: Group) -> str | None:
     return ", ".join(f"{word} {inside:.0%} ({outside:.0%})" for word, inside, outside in shared) or None
 
 
-def _shares(found: Search, kernel: str, groups: Sequence[Group]) -> list[dict[str, float]]:
-    if len(found.vectors["target"]) == 1:
+def _shares(found: Search, groups: Sequence[Group]) -> list[dict[str, float]]:
+    if len(found.sides.vectors["target"]) == 1:
         return [{}] * len(groups)
     alone = {
         role: {
-            name: kernel_blocks(kernel, {name: values}, {name: found.sigmas[role][name]} if found.widths else {})
+            name: kernel_blocks(
+                found.sides.kernel, {name: values}, {name: found.sides.sigmas[role][name]} if found.widths else {}
+            )
             for name, values in vectors.items()
         }
-        for role, vectors in found.vectors.items()
+        for role, vectors in found.sides.vectors.items()
     }
     steps = [evenly(len(group.rows)) for group in groups]
     return [

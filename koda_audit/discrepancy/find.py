@@ -137,7 +137,7 @@ def find_discrepancies(
     measured = _measured(found, groups)
     judged = verdicts(measured, tested, _repeats(found, tested), places, rule)
     other = reference.aligned_to(target.ids)
-    order, frame, quality = described(found, modality, kernel, groups, measured, judged, target, other)
+    order, frame, quality = described(found, modality, groups, measured, judged, target, other)
     pool, level, n = found.pool, found.plan.epsilon, len(target)
     spectrum = {
         role: leading_eigenvalues(getattr(pool, role) / len(pool.rows), min(SPECTRUM, len(pool.rows)))
@@ -170,8 +170,8 @@ def find_discrepancies(
             **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if found.widths else {}),
             "seed": int(seed),
         },
-        vectors=found.vectors,
-        sigmas=found.sigmas,
+        vectors=found.sides.vectors,
+        sigmas=found.sides.sigmas,
     )
 
 
@@ -208,7 +208,7 @@ def _tested(
     most = min(MOST, len(target) // FEWEST)
     while number is None and found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
         least = found.columns.shape[1]
-        more = search(target, reference, **asked, columns=min(least + FIRST, most))
+        more = found.with_columns(min(least + FIRST, most))
         again = search_numbers(more.columns, more.pool, multiplier, halves, seed, least=least)
         both = ((again, more), (tested, found))
         new, old = (stable_groups(each, of.columns, of.pool, rule.min_stability) for each, of in both)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from koda_audit._arrays import OnDevice, Vectors, choose_device, chosen
+from koda_audit._contrast.direction import LARGEST
 from koda_audit._contrast.solve import Contrast
 from koda_audit._kernels.bandwidth import TARGET, Bandwidth, fit_bandwidth
 from koda_audit._kernels.blocks import Blocks
@@ -32,21 +33,24 @@ class Search:
     are those of each T; ``plan`` has epsilon as it was used.
     """
 
-    vectors: Mapping[str, Mapping[str, Vectors]]
+    sides: Sides
     widths: Mapping[str, Bandwidth]
     blocks: Mapping[str, Blocks]
     pool: Pool
     plan: Plan
     contrast: Contrast
-    vectors_device: torch.device
-
-    @property
-    def sigmas(self) -> dict[str, dict[str, float]]:
-        return {role: self.widths[role].sigmas if self.widths else {} for role in self.vectors}
 
     @cached_property
     def columns(self) -> NDArray[np.float64]:
         return oriented(self.contrast.directions)
+
+    def with_columns(self, count: int) -> Search:
+        """With ``count`` directions, at the same price of coherence in the reference."""
+        price = min(float(self.contrast.multiplier[0]), LARGEST)
+        asked = replace(self.plan, epsilon=None, quantile=None, multiplier=price, block=0, n_directions=count)
+        contrast, _ = solve(self.sides, asked)
+        gap = contrast.duality_gap + self.contrast.duality_gap.max()
+        return replace(self, contrast=replace(contrast, duality_gap=gap))
 
 
 def search(
@@ -65,13 +69,8 @@ def search(
     preset: str | None = None,
     epsilon_quantile: float | None = None,
     device: str | torch.device | None = None,
-    columns: int | None = None,
 ) -> Search:
-    """See ``find_discrepancies``, which takes the same arguments and raises the same errors.
-
-    Args:
-        columns: directions that are sought, beyond those that set the multiplier.
-    """
+    """See ``find_discrepancies``, which takes the same arguments and raises the same errors."""
     models = {"target": target, "reference": reference}
     choices = {
         "modality": (modality, MODALITIES),
@@ -95,7 +94,6 @@ def search(
         multiplier=multiplier,
         preset=preset,
         device=place,
-        columns=columns,
         seed=seed,
     )
     vectors = {role: _vectors(model.aligned_to(target.ids), modality, role, place) for role, model in models.items()}
@@ -107,15 +105,15 @@ def search(
     }
     sigmas = {role: widths[role].sigmas if widths else {} for role in models}
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
-    contrast, how = solve(Sides(vectors, sigmas, kernel, place), how)
+    sides = Sides(vectors, sigmas, kernel, place)
+    contrast, how = solve(sides, how)
     return Search(
-        vectors=vectors,
+        sides=sides,
         widths=widths,
         blocks=blocks,
         pool=Pool.of(rows, blocks["target"], blocks["reference"]),
         plan=how,
         contrast=contrast,
-        vectors_device=place,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,23 +10,24 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
-from koda_audit.discrepancy.groups import Group, indicators, jaccard, members
+from koda_audit.discrepancy.groups import indicators, jaccard, members
 from koda_audit.discrepancy.pool import Pool, is_lost
 from koda_audit.discrepancy.turn import oriented, third_moments, turns
 
 Floats = NDArray[np.float64]
+Marks = NDArray[np.float32]
 HALVES = 25
 MORE = 200  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
-BY_CHANCE = (
-    0.4  # stability that groups of no structure reach: what lies below does not count for a number of directions
-)
+BY_CHANCE = 0.6  # stability of groups by chance: what lies below does not count for a number of directions
 FIRST = 20  # directions that are tried before more are
 SPARE = 2  # directions that must be left over, else there may be more groups
 MOST = 60
 STEP = 4  # from one number to the next above that
 WHOLE = 400  # samples of a half up to which everything is decomposed
 SMALLEST = 2  # samples of a group in a half
+TURNS = 6  # of all samples, of each number of directions
+GROWTH = 1.4  # from one number of directions of a half to the next
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,40 @@ class Tested:
     @property
     def error(self) -> Floats:
         """(T,) its standard error, of which more halves make less."""
-        spread = self.overlaps.std(axis=0, ddof=1) if len(self.overlaps) > 1 else np.full(self.number, np.nan)
+        spread = self.overlaps.std(axis=0, ddof=1) if len(self.overlaps) else np.full(self.number, np.nan)
         error: Floats = spread / np.sqrt(len(self.overlaps))
         return error
 
 
 class Halves:
-    """Random halves of the pool, with the leading directions of each at the multiplier of all samples.
+    """Random halves of the pool, with the groups of each at the multiplier of all samples.
 
-    ``past`` of them are left out: those of an earlier draw with that seed.
+    How many directions tell a group from the others differs from half to half, so the groups of several numbers count.
+    ``past`` of the halves are left out: those of an earlier draw with that seed.
     """
 
     def __init__(self, pool: Pool, multiplier: float, most: int, seed: int, past: int = 0) -> None:
-        self.most, self._n = most, len(pool.rows)
+        self._n, self._seed = len(pool.rows), seed
+        self._columns = min(most, self._n // 2 - 1)
         self._difference = pool.target - multiplier * pool.reference
         self._random = np.random.default_rng([seed, 1])
         for _ in range(past):
             self._places()
 
+    def groups(self, count: int) -> list[tuple[NDArray[np.int64], Marks]]:
+        """Of the next ``count``: the places in the pool (m,), and the groups (m, G)."""
+        drawn = self.draw(count) if self._columns else []  # of three samples there are no halves
+        if not drawn:
+            return []
+        found: list[list[Marks]] = [[] for _ in drawn]
+        moments = np.stack([third_moments(half) for _, half in drawn])
+        for number, turned in turns(moments, _numbers(self._columns), self._seed):
+            for marks, (places, half), turn in zip(found, drawn, turned, strict=True):
+                marks.append(indicators(members(half[:, :number] @ turn, SMALLEST), len(places)))
+        return [(places, np.concatenate(marks, axis=1)) for (places, _), marks in zip(drawn, found, strict=True)]
+
     def draw(self, count: int) -> list[tuple[NDArray[np.int64], Floats]]:
-        """The next ``count``: the places in the pool (m,), and columns (m, most)."""
+        """The next ``count``: the places in the pool (m,), and their directions (m, k)."""
         return [self._directions() for _ in range(count)]
 
     def _places(self) -> NDArray[np.int64]:
@@ -75,13 +90,25 @@ class Halves:
     def _directions(self) -> tuple[NDArray[np.int64], Floats]:
         places = self._places()
         part = self._difference[np.ix_(places, places)]
-        m, k = len(places), min(self.most, len(places) - 1)
+        m, k = len(places), self._columns
         if m <= WHOLE:
             columns = scipy.linalg.eigh(part, subset_by_index=[m - k, m - 1], check_finite=False)[1]
             return places, oriented(columns[:, ::-1])
         start = np.random.default_rng(0).standard_normal(m)
         values, columns = eigsh(part, k=k, which="LA", v0=start, ncv=min(m, 2 * k + 20), tol=1e-5)
         return places, oriented(columns[:, np.argsort(-values)])
+
+
+def _numbers(most: int) -> list[int]:
+    """Numbers of directions up to ``most``, each about 1.4 times the one before.
+
+    >>> _numbers(20)
+    [1, 2, 3, 4, 6, 8, 11, 15, 20]
+    """
+    numbers = [1]
+    while numbers[-1] < most:
+        numbers.append(min(most, max(numbers[-1] + 1, round(GROWTH * numbers[-1]))))
+    return numbers
 
 
 def search_numbers(
@@ -96,7 +123,8 @@ def search_numbers(
     """The number of directions with the most groups that come back, and the stability of its groups.
 
     The score of a number is the sum over its groups that are lost (``pool.is_lost``) of how far the stability exceeds
-    .4 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound.
+    .6 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound. Six turns
+    of each number are tried, as several are nearly as good by the criterion of ``turns``.
 
     Args:
         columns: (n, k) leading directions of all samples.
@@ -111,9 +139,15 @@ def search_numbers(
     numbers = [*range(least, k + 1, STEP if k > FIRST else 1)]
     if number is not None:
         numbers = [*(n for n in numbers if n < number), number]
-    drawn = Halves(pool, multiplier, k, seed).draw(halves)
-    found = list(_tested(columns, pool, drawn, numbers, seed))
-    return found[-1] if number is not None else max(found, key=lambda tested: _score(tested, columns, pool))
+    drawn = Halves(pool, multiplier, k, seed).groups(halves)
+    tried: list[Tested] = []
+    for last, found in turns(np.tile(third_moments(columns), (TURNS, 1, 1, 1)), numbers, seed):
+        if last == number:
+            tried = []
+        for turn in found:
+            tested = Tested(last, turn, np.empty((0, last)))
+            tried.append(replace(tested, overlaps=_overlaps(_marks(tested, columns, pool), drawn)))
+    return max(tried, key=lambda tested: _score(tested, columns, pool))
 
 
 def with_more_halves(
@@ -123,45 +157,32 @@ def with_more_halves(
 
     The halves that are there stay the first ones.
     """
-    halves = Halves(pool, multiplier, tested.number, seed, past=len(tested.overlaps))
+    halves = Halves(pool, multiplier, columns.shape[1], seed, past=len(tested.overlaps))
+    mine, lost = _marks(tested, columns, pool), _lost(tested, columns, pool)
     while len(tested.overlaps) + HALVES <= MORE:
         near = np.abs(tested.stability - bound) < NEAR * tested.error
-        if not (near & _lost(tested, columns, pool)).any():
+        if not (near & lost).any():
             break
-        (more,) = _tested(columns, pool, halves.draw(HALVES), [tested.number], seed, tested.turn)
-        tested = replace(tested, overlaps=np.concatenate([tested.overlaps, more.overlaps]))
+        more = _overlaps(mine, halves.groups(HALVES))
+        tested = replace(tested, overlaps=np.concatenate([tested.overlaps, more]))
     return tested
 
 
-def pool_groups(columns: Floats, pool: Pool, turn: Floats) -> list[Group | None]:
-    """The groups of the pool's samples: those of the turned columns' part there."""
-    return members(columns[pool.rows][:, : len(turn)] @ turn)
+def _marks(tested: Tested, columns: Floats, pool: Pool) -> Marks:
+    """(p, T) the groups of the pool's samples: those of the turned columns' part there."""
+    turned = columns[pool.rows][:, : tested.number] @ tested.turn
+    return indicators(members(turned), len(pool.rows))
 
 
-def _tested(
-    columns: Floats,
-    pool: Pool,
-    drawn: Sequence[tuple[NDArray[np.int64], Floats]],
-    numbers: Sequence[int],
-    seed: int,
-    turn: Floats | None = None,
-) -> Iterator[Tested]:
-    p = len(pool.rows)
-    wide = [part for part in drawn if part[1].shape[1] >= numbers[-1]]
-    moments = np.stack([third_moments(part[:, : numbers[-1]]) for part in (columns, *(half for _, half in wide))])
-    for number, found in turns(moments, numbers, seed):
-        ours = found[0] if turn is None else turn
-        mine = indicators(pool_groups(columns, pool, ours), p)
-        overlaps = np.zeros((len(drawn), number))
-        for place, ((places, half), theirs) in enumerate(zip(wide, found[1:], strict=True)):
-            again = indicators(members(half[:, :number] @ theirs, SMALLEST), len(places))
-            overlaps[place] = jaccard(mine[places], again).max(axis=1)
-        yield Tested(number, ours, overlaps)
+def _overlaps(mine: Marks, drawn: Sequence[tuple[NDArray[np.int64], Marks]]) -> Floats:
+    """(H, T) Jaccard index of each group with the most similar one of each half."""
+    overlaps = [jaccard(mine[places], again).max(axis=1) for places, again in drawn]
+    return np.array(overlaps, dtype=np.float64).reshape(len(drawn), mine.shape[1])
 
 
 def repeats(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
     """(T,) whether the target does not tell the group of a column from that of a more stable one."""
-    same = pool.same(indicators(pool_groups(columns, pool, tested.turn), len(pool.rows)))
+    same = pool.same(_marks(tested, columns, pool))
     order = np.argsort(-np.nan_to_num(tested.stability), kind="stable")
     found = np.zeros(tested.number, dtype=np.bool_)
     for rank, place in enumerate(order):
@@ -171,8 +192,7 @@ def repeats(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
 
 
 def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
-    marks = indicators(pool_groups(columns, pool, tested.turn), len(pool.rows))
-    return is_lost(*pool.apart(marks)) & ~repeats(tested, columns, pool)
+    return is_lost(*pool.apart(_marks(tested, columns, pool))) & ~repeats(tested, columns, pool)
 
 
 def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> int:

@@ -54,7 +54,7 @@ def turns(moments: Floats, numbers: Sequence[int], seed: int = 0) -> Iterator[tu
     Args:
         moments: (b, k, k, k) ``third_moments`` of b subspaces, whose leading columns are nested.
         numbers: rising, the last at most k.
-        seed: of the random starts, which all subspaces share.
+        seed: of the random starts, others for each subspace.
 
     >>> group = np.array([[1.0, 1.0], [1.0, -1.0], [0.0, 0.0]]) / 2**0.5  # two samples, mixed
     >>> for number, turn in turns(third_moments(group)[None], [1, 2]):
@@ -68,30 +68,40 @@ def turns(moments: Floats, numbers: Sequence[int], seed: int = 0) -> Iterator[tu
         known = before.shape[1]
         grown = np.tile(np.eye(number), (b, 1, 1))
         grown[:, :known, :known] = before
-        random = np.random.default_rng([seed, number]).standard_normal((STARTS if known else ALONE, number, number))
-        starts = [grown, *(np.broadcast_to(np.linalg.qr(start)[0], grown.shape) for start in random)]
-        tried = [_ascend(corner, start.copy(), TRIAL) for start in starts]
+        random = np.random.default_rng([seed, number]).standard_normal((STARTS if known else ALONE, *grown.shape))
+        tried = [_ascend(corner, start, TRIAL) for start in (grown, *np.linalg.qr(random)[0])]
         best = np.argmax([reached for _, reached in tried], axis=0)
         before, _ = _ascend(corner, np.stack([tried[start][0][place] for place, start in enumerate(best)]), STEPS)
         yield number, before
 
 
 def _ascend(moments: Floats, turn: Floats, steps: int) -> tuple[Floats, Floats]:
-    """The rotations (b, T, T) at the end of the iteration, and the sums (b,) that they reach."""
+    """The rotations (b, T, T) at the end of the iteration, and the sums (b,) that they reach, which never fall."""
     b, t = turn.shape[:2]
     flat = np.ascontiguousarray(moments).reshape(b, t * t, t)
-    reached, active = np.full(b, -np.inf), np.arange(b)
+    pull = _pull(flat, turn)
+    reached, shift, active = _sum(pull, turn), np.zeros(b), np.arange(b)
     for _ in range(steps):
-        left, values, right = np.linalg.svd(_pull(flat[active], turn[active]))
-        turn[active] = left @ right
-        now = values.sum(axis=1)
-        rising = now > reached[active] * (1 + TOLERANCE)
-        reached[active] = now
-        active = active[rising]
+        left, values, right = np.linalg.svd(pull[active] + shift[active, None, None] * turn[active])
+        new = left @ right
+        pulled = _pull(flat[active], new)
+        now = _sum(pulled, new)
+        gain = now - reached[active]
+        # the sum is not convex, so a step can be too long: towards where it stands it becomes shorter
+        shift[active[gain < 0]] += values[gain < 0].mean(axis=1)
+        better = active[gain >= 0]
+        turn[better], pull[better], reached[better] = new[gain >= 0], pulled[gain >= 0], now[gain >= 0]
+        active = active[(gain < 0) | (gain > TOLERANCE * np.abs(now))]
         if not len(active):
             break
-    third = (_pull(flat, turn) * turn).sum(axis=1)
+    third = (pull * turn).sum(axis=1)
     return turn * np.where(third < 0, -1.0, 1.0)[:, None, :], np.abs(third).sum(axis=1)
+
+
+def _sum(pull: Floats, turn: Floats) -> Floats:
+    """Sum of the third moments, (b,)."""
+    total: Floats = np.einsum("bij,bij->b", pull, turn)
+    return total
 
 
 def _pull(flat: Floats, turn: Floats) -> Floats:

@@ -29,6 +29,12 @@ def _split(text: str) -> str:
     return text
 
 
+def _halves(number: int) -> int:
+    if number == 1:
+        raise ValueError("give at least 2, whose spread is the error of a stability, or 0 for none")
+    return number
+
+
 Name = Annotated[str, AfterValidator(_file_name)]
 Split = Annotated[str, AfterValidator(_split)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -99,8 +105,8 @@ class Discrepancy(Part):
     directions: AtLeastOne | None = None
     epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     preset: Literal["paper"] | None = None
-    halves: Annotated[int, Field(ge=0, le=10_000)] = 25
-    min_stability: Share = 0.6
+    halves: Annotated[int, Field(ge=0, le=10_000), AfterValidator(_halves)] = 25
+    min_stability: Share = 0.7
     floor: Literal["batch", "none"] = "batch"
 
 
