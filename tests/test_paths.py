@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.linalg import subspace_angles
 from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel
 
 from koda_audit import Embeddings, find_discrepancies
 from koda_audit._features.fourier import FourierFeatures
 from koda_audit.discrepancy.choices import plan
 from koda_audit.discrepancy.result import Discrepancies
+from koda_audit.discrepancy.search import search
 from koda_audit.embeddings.files import ALONE, Shard, write_manifest, write_shard
 from koda_audit.errors import InputError
 
@@ -272,7 +274,6 @@ def test_the_paper_preset(pair: tuple[Embeddings, Embeddings]) -> None:
         ({"n": 20}, (5, 5)),
         ({"preset": "paper", "n": 100_000}, (10, 0)),
         ({"preset": "paper", "n": 100_000, "n_directions": 3}, (3, 0)),
-        ({"columns": 40}, (40, 8)),
     ],
 )
 def test_how_many_directions_are_sought_and_hold_epsilon(
@@ -281,3 +282,17 @@ def test_how_many_directions_are_sought_and_hold_epsilon(
     monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: None)
     chosen = plan(**{"n": 400, **arguments})
     assert (chosen.n_directions, chosen.block) == expected
+
+
+@pytest.mark.parametrize("path", ["dense", "sample", "reduced"])
+def test_more_directions_at_the_price_of_the_first_ones_span_the_same(path: str) -> None:
+    random = np.random.default_rng(5)
+    both = (Embeddings(random.standard_normal((90, 12))) for _ in range(2))
+    found = search(*both, modality="image", path=path, n_features=8)
+    more = found.with_columns(22)
+    k = found.columns.shape[1]
+    assert (k, more.columns.shape) == (20, (90, 22))
+    assert more.contrast.multiplier[0] == found.contrast.multiplier[0]
+    np.testing.assert_allclose(more.contrast.target[:8], found.contrast.target[:8], rtol=1e-6)
+    assert subspace_angles(found.columns[:, :8], more.columns[:, :8]).max() < 1e-3
+    assert (more.contrast.duality_gap >= found.contrast.duality_gap.max()).all()

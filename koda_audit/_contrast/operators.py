@@ -72,6 +72,7 @@ class GramPair:
     gram: Tensor
     split: int
     spare: int = 0
+    reverse: bool = False  # A is that of Fb, and B that of Fa
 
     @property
     def size(self) -> int:
@@ -88,7 +89,12 @@ class GramPair:
         held[self.split :] = 0
         kept[: self.split] = 0
         kept[columns:] = 0
-        return held, kept, metric
+        return (kept, held, metric) if self.reverse else (held, kept, metric)
+
+    def reference(self) -> Tensor:
+        """(d, d) the part of G whose eigenvalues are those of B."""
+        rows = slice(0, self.split) if self.reverse else slice(self.split, None)
+        return self.gram[rows, rows]
 
 
 def product(stored: Tensor, block: Tensor) -> Tensor:

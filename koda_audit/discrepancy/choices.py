@@ -81,7 +81,8 @@ def plan(
         raise InputError("give one of epsilon, epsilon_quantile and multiplier")
     available = available_memory(device)
     width = feature_width(kernel, n_features)
-    few = n < width + (columns if n_directions is not None else MOST)
+    most = columns if n_directions is not None or preset is not None else min(MOST, n // FEWEST)
+    few = n < width + most
     path = _path(n, few, features, path)
     rule = None if multiplier is not None else "given"
     if epsilon_quantile is not None:
@@ -93,7 +94,7 @@ def plan(
     check_settings(n, 0.0 if epsilon_quantile is not None else epsilon, columns, multiplier)
     if path == "reduced" and few:
         raise InputError(
-            f"path='reduced' with {width:,} columns needs at least {width + columns:,} samples, and there are "
+            f"path='reduced' with {width:,} columns needs at least {width + most:,} samples, and there are "
             f"{n:,}: take path='sample', which is the same problem, or fewer n_features"
         )
     check_memory(n, path, width, available, few)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -132,13 +132,58 @@ def find_discrepancies(
         "device": device,
     }
     rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
-    found, tested = _tested(target, reference, asked, int(halves), rule)
+    return _judged(search(target, reference, **asked), asked, int(halves), rule, target, reference)
+
+
+def find_both_ways(
+    target: Embeddings,
+    reference: Embeddings,
+    floors: tuple[float | None, float | None] = (None, None),
+    halves: int = HALVES,
+    min_stability: float = MIN_STABILITY,
+    **settings: Any,
+) -> tuple[Discrepancies, Discrepancies]:
+    """``find_discrepancies`` in both orders, with widths, kernels and random features computed once.
+
+    Args:
+        floors: the floor of each order.
+        halves: as there, and ``min_stability``.
+        settings: the others.
+
+    Returns:
+        The groups of the target that the reference loses, and those of the reference; rows of ``directions`` and
+        ``vectors`` are in the order of the target's samples in both.
+
+    >>> import numpy as np
+    >>> one, other = (Embeddings(np.random.default_rng(seed).normal(size=(40, 8))) for seed in (0, 1))
+    >>> there, back = find_both_ways(one, other, modality="image", n_directions=2)
+    >>> back.epsilon == there.epsilon, back.bandwidths["target"] == there.bandwidths["reference"]
+    (True, True)
+    """
+    check_numbers(halves=halves)
+    rules = []
+    for floor in floors:
+        check_rule(floor, min_stability)
+        rules.append(Rule(float(min_stability), math.nan if floor is None else float(floor)))
+    found = search(target, reference, **settings)
+    there = _judged(found, settings, int(halves), rules[0], target, reference)
+    back = _judged(found.swapped(), settings, int(halves), rules[1], reference.aligned_to(target.ids), target)
+    return there, back
+
+
+def _judged(
+    found: Search, asked: Mapping[str, Any], halves: int, rule: Rule, target: Embeddings, reference: Embeddings
+) -> Discrepancies:
+    """Groups read off the directions, judged and described."""
+    found, tested = _tested(found, asked.get("n_directions"), halves, rule)
     columns, groups, places = _groups(found, tested)
     measured = _measured(found, groups)
     judged = verdicts(measured, tested, _repeats(found, tested), places, rule)
     other = reference.aligned_to(target.ids)
+    plan, kernel, modality = found.plan, found.sides.kernel, found.modality
     order, frame, quality = described(found, modality, groups, measured, judged, target, other)
-    pool, level, n = found.pool, found.plan.epsilon, len(target)
+    pool, level, n = found.pool, plan.epsilon, len(target)
+    given, multiplier = asked.get("n_directions"), asked.get("multiplier")
     spectrum = {
         role: leading_eigenvalues(getattr(pool, role) / len(pool.rows), min(SPECTRUM, len(pool.rows)))
         for role in found.blocks
@@ -156,19 +201,19 @@ def find_discrepancies(
         settings={
             "modality": modality,
             "kernel": kernel,
-            "path": found.plan.path,
-            "preset": preset,
-            "n_features": None if found.plan.path == "dense" else int(n_features),
+            "path": plan.path,
+            "preset": asked.get("preset"),
+            "n_features": None if plan.path == "dense" else plan.n_features,
             "n": n,
-            "n_directions": None if n_directions is None else int(n_directions),
-            "epsilon_rule": found.plan.rule,
+            "n_directions": None if given is None else int(given),
+            "epsilon_rule": plan.rule,
             **_epsilon(level, n, float(spectrum["reference"][0])),
-            "feature_noise": None if found.plan.path == "dense" else 1 / (2 * n_features),
+            "feature_noise": None if plan.path == "dense" else 1 / (2 * plan.n_features),
             "multiplier": None if multiplier is None else float(multiplier),
-            "halves": int(halves),
+            "halves": halves,
             "min_stability": rule.min_stability,
             **({"bandwidth_rule": BANDWIDTH_RULE, "bandwidth_target": TARGET} if found.widths else {}),
-            "seed": int(seed),
+            "seed": plan.seed,
         },
         vectors=found.sides.vectors,
         sigmas=found.sides.sigmas,
@@ -188,24 +233,20 @@ def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
     >>> self_excess(Embeddings(vectors), Embeddings(vectors), modality="image", n_directions=2)
     0.0
     """
-    found, tested = _tested(model, again, {"n_directions": None, **settings}, 0, Rule())
+    found, tested = _tested(search(model, again, **settings), settings.get("n_directions"), 0, Rule())
     _, groups, _ = _groups(found, tested)
     target, reference = found.blocks["target"], found.blocks["reference"]
     return max(0.0, *(measures(group.rows, group.weights, target, reference)["excess"] for group in groups), 0.0)
 
 
-def _tested(
-    target: Embeddings, reference: Embeddings, asked: dict[str, Any], halves: int, rule: Rule
-) -> tuple[Search, Tested]:
+def _tested(found: Search, given: int | None, halves: int, rule: Rule) -> tuple[Search, Tested]:
     """The directions and how many of them are turned together: more are sought as long as the last ones add groups."""
-    given = asked["n_directions"]
-    found = search(target, reference, **asked)
     if not found.plan.block and found.plan.multiplier is None:
         return found, Tested(found.columns.shape[1], np.eye(found.columns.shape[1]), np.empty((0, 0)))
     multiplier, seed = float(found.contrast.multiplier[0]), found.plan.seed
     number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
     tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
-    most = min(MOST, len(target) // FEWEST)
+    most = min(MOST, found.sides.n // FEWEST)
     while number is None and found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
         least = found.columns.shape[1]
         more = found.with_columns(min(least + FIRST, most))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -20,9 +21,16 @@ from koda_audit._moments.moments import Moments, full_float32
 from koda_audit.errors import InputError
 
 PATHS = ("dense", "sample", "reduced")
+ROLES = ("target", "reference")
+Side = TypeVar("Side")
 TOLERANCE = 1e-4  # of the residual in the subspace: the gap is a hundred times smaller, and groups change beyond 1e-2
 CLOSE = 1e-6  # relative: epsilon is the smallest eigenvalue, as a caller may have rounded it
 CHUNK = 4096  # samples whose features are made at a time
+
+
+def swapped(models: Mapping[str, Side]) -> dict[str, Side]:
+    """What is the target's as the reference's, and the other way round."""
+    return {"target": models["reference"], "reference": models["target"]}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ class Sides:
     @property
     def n(self) -> int:
         return len(next(iter(self.vectors["target"].values())))
+
+    def swapped(self) -> Sides:
+        return replace(self, vectors=swapped(self.vectors), sigmas=swapped(self.sigmas))
 
 
 @dataclass(frozen=True)
@@ -64,26 +75,58 @@ class Plan:
     mixed: bool
 
 
-def solve(sides: Sides, plan: Plan) -> tuple[Contrast, Plan]:
+@dataclass(frozen=True)
+class Operators:
+    """The kernels of both models over all samples, as the solver takes them, and what makes their random features."""
+
+    pair: DensePair | FeaturePair | GramPair
+    features: Features | None = None
+
+    @classmethod
+    def of(cls, sides: Sides, plan: Plan) -> Operators:
+        """By the path of the plan: the passes over all samples."""
+        if plan.path == "dense":
+            kernels = (kernel_blocks(sides.kernel, sides.vectors[role], sides.sigmas[role]).matrix() for role in ROLES)
+            return cls(DensePair(*kernels))
+        features, n = Features(sides, plan.n_features, plan.seed), sides.n
+        if plan.path == "sample":
+            return cls(
+                FeaturePair(*(torch.cat(part) / n**0.5 for part in zip(*features.chunks(), strict=True))), features
+            )
+        # products in float32 are off by 1e-7, and random features by 1e-2; where torch may round further, in float64
+        products = torch.float32 if full_float32() else torch.float64
+        gram = Moments.of((torch.cat(both, dim=1) for both in features.chunks()), products).cross / n
+        return cls(GramPair(gram, features.maps["target"].width), features)
+
+    def swapped(self) -> Operators:
+        """For the groups of the other model, with nothing computed again."""
+        if isinstance(self.pair, GramPair):
+            return replace(self, pair=replace(self.pair, reverse=not self.pair.reverse))
+        return replace(self, pair=replace(self.pair, target=self.pair.reference, reference=self.pair.target))
+
+
+def solve(operators: Operators, plan: Plan) -> tuple[Contrast, Plan]:
     """Directions over the samples, with the coherences of the kernel that was used; and the plan, with epsilon as used.
 
     "dense" takes exact kernels, n x n matrices; "sample" random features of all samples; "reduced" the Gram matrix of
     random features, streamed, whatever the number of samples.
     """
-    if plan.path == "dense":
-        return _dense(sides, plan)
-    features = _Features(sides, plan.n_features, plan.seed)
-    return _sample(features, plan) if plan.path == "sample" else _reduced(features, plan)
-
-
-def _dense(sides: Sides, plan: Plan) -> tuple[Contrast, Plan]:
-    target, reference = (
-        kernel_blocks(sides.kernel, sides.vectors[role], sides.sigmas[role]).matrix()
-        for role in ("target", "reference")
-    )
-    plan = _with_quantile(plan, reference, sides.n)
-    _check_floor(reference, plan)
-    return _solve(DensePair(target, reference), plan), plan
+    pair = operators.pair
+    if isinstance(pair, DensePair):
+        plan = _with_quantile(plan, pair.reference, pair.size)
+        _check_floor(pair.reference, plan)
+        return _solve(pair, plan), plan
+    if isinstance(pair, FeaturePair):
+        reference = pair.reference
+        width = reference.shape[1]
+        if plan.quantile is not None:
+            # the same eigenvalues but for zeros
+            plan = _with_quantile(
+                plan, reference.T @ reference if width <= pair.size else reference @ reference.T, width
+            )
+        return _solve(pair, plan), plan
+    assert operators.features is not None
+    return _reduced(pair, operators.features, plan)
 
 
 def _check_floor(reference: Tensor, plan: Plan) -> None:
@@ -100,26 +143,13 @@ def _check_floor(reference: Tensor, plan: Plan) -> None:
         raise BelowFloor(plan.epsilon, floor)
 
 
-def _sample(features: _Features, plan: Plan) -> tuple[Contrast, Plan]:
-    n = features.sides.n
-    target, reference = (torch.cat(part) / n**0.5 for part in zip(*features.chunks(), strict=True))
-    if plan.quantile is not None:
-        width = reference.shape[1]
-        # the same eigenvalues but for zeros
-        plan = _with_quantile(plan, reference.T @ reference if width <= n else reference @ reference.T, width)
-    return _solve(FeaturePair(target, reference), plan), plan
-
-
-def _reduced(features: _Features, plan: Plan) -> tuple[Contrast, Plan]:
-    n, split = features.sides.n, features.maps["target"].width
-    # products in float32 are off by 1e-7, and random features by 1e-2; where torch may round further, in float64
-    products = torch.float32 if full_float32() else torch.float64
-    gram = Moments.of((torch.cat(both, dim=1) for both in features.chunks()), products).cross / n
-    plan = _with_quantile(plan, gram[split:, split:], len(gram) - split)
-    contrast = _within_span(GramPair(gram, split), plan)
+def _reduced(pair: GramPair, features: Features, plan: Plan) -> tuple[Contrast, Plan]:
+    n, gram = features.sides.n, pair.gram
+    plan = _with_quantile(plan, pair.reference(), len(pair.reference()))
+    contrast = _within_span(pair, plan)
     beyond = contrast is None
     if contrast is None:
-        contrast = _solve(GramPair(gram, split, plan.n_directions), plan)
+        contrast = _solve(replace(pair, spare=plan.n_directions), plan)
     coordinates = torch.from_numpy(contrast.directions).to(gram)
     inside, outside = coordinates[: len(gram)] / n**0.5, coordinates[len(gram) :]
     # into one tensor: small pieces between large chunks would keep the freed ones from going back to the system
@@ -147,7 +177,7 @@ def _within_span(pair: GramPair, plan: Plan) -> Contrast | None:
     return contrast if (leading > 0).all() else None
 
 
-def _orthogonal_to(features: _Features, gram: Tensor, plan: Plan) -> Tensor:
+def _orthogonal_to(features: Features, gram: Tensor, plan: Plan) -> Tensor:
     """(n, T) orthonormal columns that are orthogonal to all features, by two more passes."""
     n = features.sides.n
     random = np.random.default_rng([plan.seed, n]).standard_normal((n, plan.n_directions))
@@ -191,7 +221,7 @@ def _solve(pair: DensePair | FeaturePair | GramPair, plan: Plan) -> Contrast:
     )
 
 
-class _Features:
+class Features:
     """Random features of both models, chunk by chunk; the two draw from different streams."""
 
     def __init__(self, sides: Sides, n_features: int, seed: int) -> None:
@@ -204,7 +234,7 @@ class _Features:
                 2 * seed + number,
                 device=sides.device,
             )
-            for number, role in enumerate(("target", "reference"))
+            for number, role in enumerate(ROLES)
         }
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:

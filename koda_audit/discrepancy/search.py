@@ -18,7 +18,7 @@ from koda_audit._kernels.blocks import Blocks
 from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS, kernel_blocks
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_choices, plan
-from koda_audit.discrepancy.paths import PATHS, Plan, Sides, solve
+from koda_audit.discrepancy.paths import PATHS, Operators, Plan, Sides, solve, swapped
 from koda_audit.discrepancy.pool import Pool, drawn
 from koda_audit.discrepancy.turn import oriented
 from koda_audit.embeddings.container import Embeddings
@@ -30,13 +30,16 @@ class Search:
     """What was sought, how, and what was found.
 
     Mappings go from "target" and "reference". ``contrast`` has the directions, (n, k) columns, the leading T of which
-    are those of each T; ``plan`` has epsilon as it was used.
+    are those of each T; ``plan`` has epsilon as it was used, and ``asked`` as it was asked for.
     """
 
+    modality: str
     sides: Sides
     widths: Mapping[str, Bandwidth]
     blocks: Mapping[str, Blocks]
     pool: Pool
+    operators: Operators
+    asked: Plan
     plan: Plan
     contrast: Contrast
 
@@ -48,9 +51,24 @@ class Search:
         """With ``count`` directions, at the same price of coherence in the reference."""
         price = min(float(self.contrast.multiplier[0]), LARGEST)
         asked = replace(self.plan, epsilon=None, quantile=None, multiplier=price, block=0, n_directions=count)
-        contrast, _ = solve(self.sides, asked)
+        contrast, _ = solve(self.operators, asked)
         gap = contrast.duality_gap + self.contrast.duality_gap.max()
         return replace(self, contrast=replace(contrast, duality_gap=gap))
+
+    def swapped(self) -> Search:
+        """The other way: what was the reference is the target. Widths, kernels and random features are the same."""
+        operators = self.operators.swapped()
+        contrast, used = solve(operators, self.asked)
+        return replace(
+            self,
+            sides=self.sides.swapped(),
+            widths=swapped(self.widths) if self.widths else self.widths,
+            blocks=swapped(self.blocks),
+            pool=Pool(self.pool.rows, self.pool.reference, self.pool.target),
+            operators=operators,
+            plan=used,
+            contrast=contrast,
+        )
 
 
 def search(
@@ -106,13 +124,17 @@ def search(
     sigmas = {role: widths[role].sigmas if widths else {} for role in models}
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
     sides = Sides(vectors, sigmas, kernel, place)
-    contrast, how = solve(sides, how)
+    operators = Operators.of(sides, how)
+    contrast, used = solve(operators, how)
     return Search(
+        modality=modality,
         sides=sides,
         widths=widths,
         blocks=blocks,
         pool=Pool.of(rows, blocks["target"], blocks["reference"]),
-        plan=how,
+        operators=operators,
+        asked=how,
+        plan=used,
         contrast=contrast,
     )
 

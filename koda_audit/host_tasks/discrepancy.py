@@ -14,7 +14,7 @@ from koda_audit._kernels.rbf import MODALITIES
 from koda_audit._kernels.table import KERNELS
 from koda_audit.discrepancy.agreement import group_agreement
 from koda_audit.discrepancy.choices import FEATURES, N_FEATURES, PRESETS, check_numbers, plan
-from koda_audit.discrepancy.find import find_discrepancies, self_excess
+from koda_audit.discrepancy.find import find_both_ways, self_excess
 from koda_audit.discrepancy.findings import MIN_STABILITY
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.stability import HALVES
@@ -138,23 +138,26 @@ class DiscrepancyTask:
     def run(self, inputs: Inputs) -> Outcome:
         assert inputs.reference is not None
         pair, again = (inputs.target, inputs.reference), inputs.again or (None, None)
-        ways = {"": (*pair, again[0]), "reverse_": (*pair[::-1], again[1])}
+        settings = _settings(inputs)
+        floors = [
+            None if repeated is None else self_excess(model, repeated, **settings)
+            for model, repeated in zip(pair, again, strict=True)
+        ]
+        both = find_both_ways(
+            *pair,
+            (floors[0], floors[1]),
+            inputs.options.koda_halves,
+            inputs.options.koda_min_stability,
+            **settings,
+        )
+        other = inputs.reference.aligned_to(inputs.target.ids)
+        ways = {"": (both[0], inputs.target, other), "reverse_": (both[1], other, inputs.target)}
         metrics: dict[str, float | None] = {}
         shown: list[Section] = []
         strongest: list[pd.DataFrame] = []
         unlike: list[pd.DataFrame] = []
         files: dict[str, pd.DataFrame] = {}
-        for way, (target, reference, repeated) in ways.items():
-            search = _settings(inputs)
-            floor = None if repeated is None else self_excess(target, repeated, **search)
-            found = find_discrepancies(
-                target,
-                reference,
-                **search,
-                floor=floor,
-                halves=inputs.options.koda_halves,
-                min_stability=inputs.options.koda_min_stability,
-            )
+        for way, (found, target, reference) in ways.items():
             members = _members(found, target)
             agreement = group_agreement(
                 inputs.options.koda_kernel, found.vectors, found.sigmas, members, inputs.options.seed
