@@ -172,7 +172,7 @@ def test_the_path_is_chosen_by_size_and_can_be_forced(
         ({"device": "gpu"}, "device is 'gpu': expected 'cpu', 'cuda' or 'cuda:N'"),
         ({"device": "meta"}, "device is 'meta': expected 'cpu' or 'cuda'"),
         ({"device": "cuda:99"}, r"device is 'cuda:99', but torch finds \d+ CUDA devices: use 'cpu'"),
-        ({"path": "reduced"}, "needs at least 12,020 samples, and there are 240: take path='sample'"),
+        ({"path": "reduced"}, "needs at least 12,060 samples, and there are 240: take path='sample'"),
         ({"path": "sample", "n_features": 10**9}, "on the sample path, and .* take fewer samples or fewer n_features"),
         ({"path": "sample", "n_features": 10**400}, "expected a whole number from 1 to 4294967295"),
     ],
