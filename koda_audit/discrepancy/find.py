@@ -21,9 +21,9 @@ from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.search import Search, search
 from koda_audit.discrepancy.stability import (
     FIRST,
+    FULL,
     HALVES,
     MOST,
-    SPARE,
     Tested,
     repeats,
     search_numbers,
@@ -247,7 +247,7 @@ def _tested(found: Search, given: int | None, halves: int, rule: Rule) -> tuple[
     number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
     tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
     most = min(MOST, found.sides.n // FEWEST)
-    while number is None and found.columns.shape[1] < most and tested.number > found.columns.shape[1] - SPARE:
+    while number is None and found.columns.shape[1] < most and tested.number > FULL * found.columns.shape[1]:
         least = found.columns.shape[1]
         more = found.with_columns(min(least + FIRST, most))
         again = search_numbers(more.columns, more.pool, multiplier, halves, seed, least=least)
