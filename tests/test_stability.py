@@ -12,7 +12,7 @@ from koda_audit import solve_contrast
 from koda_audit.discrepancy import stability
 from koda_audit.discrepancy.groups import members
 from koda_audit.discrepancy.pool import Pool
-from koda_audit.discrepancy.stability import Halves, repeats, search_numbers, with_more_halves
+from koda_audit.discrepancy.stability import Halves, may_hold_more, repeats, search_numbers, with_more_halves
 from koda_audit.discrepancy.stability import Tested as Found
 from koda_audit.discrepancy.turn import third_moments, turns
 
@@ -213,3 +213,18 @@ def test_of_two_columns_of_one_cluster_the_less_stable_repeats() -> None:
         assert repeats(tested, columns, pool).tolist() == expected
     turned = Found(3, np.eye(3)[:, [2, 1, 0]], np.array([[0.1, 0.8, 0.9]]))
     assert repeats(turned, columns, pool).tolist() == [False, True, False]
+
+
+def test_more_directions_are_worth_a_search_where_nearly_all_hold_a_lost_group() -> None:
+    """Sixteen groups and twelve directions; where what was chosen settles it, or there are three groups, no more."""
+
+    def found(number: int, stability: float) -> Found:
+        return Found(number, np.eye(number), np.full((4, number), stability))
+
+    pool, _, columns = kernels(0, [10] * 16)
+    assert may_hold_more(found(12, 0.9), columns, pool, 0.7)
+    assert may_hold_more(found(8, 0.5), columns, pool, 0.7)
+    turned = search_numbers(columns, pool, 1.0, halves=0, number=8)
+    assert not may_hold_more(Found(8, turned.turn, np.full((4, 8), 0.9)), columns, pool, 0.7)
+    pool, _, columns = kernels(0, SIZES)
+    assert not may_hold_more(found(12, 0.9), columns, pool, 0.7)

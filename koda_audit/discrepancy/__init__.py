@@ -8,6 +8,7 @@
 ``turn``       a span of directions turned until each has its weight on few samples
 ``groups``     from a column over the samples to a group of them
 ``stability``  whether groups come back on random halves, and how many directions show most that do
+``read``       how many directions are turned together, and the groups of them
 ``findings``   which groups are findings
 ``describe``   what a reader wants to know of each group, and in which order
 ``shares``     what images and texts add to a group's excess

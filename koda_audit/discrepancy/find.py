@@ -13,23 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from koda_audit._kernels.bandwidth import TARGET, leading_eigenvalues
-from koda_audit.discrepancy.choices import FEWEST, N_FEATURES, PRICED, check_numbers, check_rule
+from koda_audit.discrepancy.choices import N_FEATURES, check_numbers, check_rule
 from koda_audit.discrepancy.describe import described, subsets_of
 from koda_audit.discrepancy.findings import MIN_STABILITY, Rule, held_apart, measures, verdicts
-from koda_audit.discrepancy.groups import Group, heaviest, members
+from koda_audit.discrepancy.groups import Group
+from koda_audit.discrepancy.read import groups_of, read
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.search import Search, search
-from koda_audit.discrepancy.stability import (
-    FIRST,
-    FULL,
-    HALVES,
-    MOST,
-    Tested,
-    repeats,
-    search_numbers,
-    stable_groups,
-    with_more_halves,
-)
+from koda_audit.discrepancy.stability import HALVES, repeats
 from koda_audit.embeddings.container import Embeddings
 
 BANDWIDTH_RULE = "median distance of at most 5,000 pairs, times one multiplier a model, on at most 2,000 rows"
@@ -115,8 +106,7 @@ def find_discrepancies(
     >>> len(set(map(int, found.subsets.id)) & set(range(12)))
     12
     """
-    check_numbers(halves=halves)
-    check_rule(floor, min_stability)
+    rule = _rule(floor, halves, min_stability)
     asked: dict[str, Any] = {
         "modality": modality,
         "kernel": kernel,
@@ -131,7 +121,6 @@ def find_discrepancies(
         "epsilon_quantile": epsilon_quantile,
         "device": device,
     }
-    rule = Rule(float(min_stability), math.nan if floor is None else float(floor))
     return _judged(search(target, reference, **asked), asked, int(halves), rule, target, reference)
 
 
@@ -160,25 +149,29 @@ def find_both_ways(
     >>> back.epsilon == there.epsilon, back.bandwidths["target"] == there.bandwidths["reference"]
     (True, True)
     """
-    check_numbers(halves=halves)
-    rules = []
-    for floor in floors:
-        check_rule(floor, min_stability)
-        rules.append(Rule(float(min_stability), math.nan if floor is None else float(floor)))
+    rules = [_rule(floor, halves, min_stability) for floor in floors]
     found = search(target, reference, **settings)
     there = _judged(found, settings, int(halves), rules[0], target, reference)
     back = _judged(found.swapped(), settings, int(halves), rules[1], reference.aligned_to(target.ids), target)
     return there, back
 
 
+def _rule(floor: float | None, halves: int, min_stability: float) -> Rule:
+    check_numbers(halves=halves)
+    check_rule(floor, min_stability)
+    return Rule(float(min_stability), math.nan if floor is None else float(floor))
+
+
 def _judged(
     found: Search, asked: Mapping[str, Any], halves: int, rule: Rule, target: Embeddings, reference: Embeddings
 ) -> Discrepancies:
     """Groups read off the directions, judged and described."""
-    found, tested = _tested(found, asked.get("n_directions"), halves, rule)
-    columns, groups, places = _groups(found, tested)
+    found, tested = read(found, asked.get("n_directions"), halves, rule.min_stability)
+    columns, groups, places = groups_of(found, tested)
     measured = _measured(found, groups)
-    judged = verdicts(measured, tested, _repeats(found, tested), places, rule)
+    none = np.zeros(tested.number, dtype=np.bool_)
+    again = repeats(tested, found.columns, found.pool) if len(tested.overlaps) else none
+    judged = verdicts(measured, tested, again, places, rule)
     other = reference.aligned_to(target.ids)
     plan, kernel, modality = found.plan, found.sides.kernel, found.modality
     order, frame, quality = described(found, modality, groups, measured, judged, target, other)
@@ -233,49 +226,10 @@ def self_excess(model: Embeddings, again: Embeddings, **settings: Any) -> float:
     >>> self_excess(Embeddings(vectors), Embeddings(vectors), modality="image", n_directions=2)
     0.0
     """
-    found, tested = _tested(search(model, again, **settings), settings.get("n_directions"), 0, Rule())
-    _, groups, _ = _groups(found, tested)
+    found, tested = read(search(model, again, **settings), settings.get("n_directions"), 0)
+    _, groups, _ = groups_of(found, tested)
     target, reference = found.blocks["target"], found.blocks["reference"]
     return max(0.0, *(measures(group.rows, group.weights, target, reference)["excess"] for group in groups), 0.0)
-
-
-def _tested(found: Search, given: int | None, halves: int, rule: Rule) -> tuple[Search, Tested]:
-    """The directions and how many of them are turned together: more are sought as long as the last ones add groups."""
-    if not found.plan.block and found.plan.multiplier is None:
-        return found, Tested(found.columns.shape[1], np.eye(found.columns.shape[1]), np.empty((0, 0)))
-    multiplier, seed = float(found.contrast.multiplier[0]), found.plan.seed
-    number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
-    tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
-    most = min(MOST, found.sides.n // FEWEST)
-    while number is None and found.columns.shape[1] < most and tested.number > FULL * found.columns.shape[1]:
-        least = found.columns.shape[1]
-        more = found.with_columns(min(least + FIRST, most))
-        again = search_numbers(more.columns, more.pool, multiplier, halves, seed, least=least)
-        both = ((again, more), (tested, found))
-        new, old = (stable_groups(each, of.columns, of.pool, rule.min_stability) for each, of in both)
-        if new <= old:
-            break
-        found, tested = more, again
-    if halves:
-        tested = with_more_halves(tested, found.columns, found.pool, multiplier, rule.min_stability, seed)
-    return found, tested
-
-
-def _groups(found: Search, tested: Tested) -> tuple[NDArray[np.float64], list[Group], list[int]]:
-    """The columns (n, T) as they are read, the groups, and the column of each."""
-    if found.plan.block == 0 and found.plan.multiplier is None:
-        groups = heaviest(found.columns)
-        return found.columns, groups, list(range(len(groups)))
-    columns = found.columns[:, : tested.number] @ tested.turn
-    read = members(columns)
-    places = [place for place, group in enumerate(read) if group is not None]
-    return columns, [group for group in read if group is not None], places
-
-
-def _repeats(found: Search, tested: Tested) -> NDArray[np.bool_]:
-    return (
-        repeats(tested, found.columns, found.pool) if len(tested.overlaps) else np.zeros(tested.number, dtype=np.bool_)
-    )
 
 
 def _measured(found: Search, groups: Sequence[Group]) -> list[dict[str, Any]]:

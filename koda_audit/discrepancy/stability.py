@@ -21,7 +21,7 @@ MORE = 200  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
 BY_CHANCE = 0.6  # stability of groups by chance: what lies below does not count for a number of directions
 FIRST = 20  # directions that are tried before more are
-FULL = 0.75  # part of the directions that are turned together beyond which there may be more groups
+SPARE = 2  # directions that must be left over, else there may be more groups
 MOST = 60
 STEP = 4  # from one number to the next above that
 WHOLE = 400  # samples of a half up to which everything is decomposed
@@ -193,6 +193,20 @@ def repeats(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
 
 def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
     return is_lost(*pool.apart(_marks(tested, columns, pool))) & ~repeats(tested, columns, pool)
+
+
+def may_hold_more(tested: Tested, columns: Floats, pool: Pool, bound: float, seed: int = 0) -> bool:
+    """Whether there may be more groups than the directions that were sought (n, k) tell apart.
+
+    Nearly all of these hold a lost group, and what was chosen does not settle it: it takes nearly all of them, or half of
+    its groups do not come back. (Where it does settle it, finer groups may come back too, such as all pairs of the
+    levels of two factors: the coarser ones stand.)
+    """
+    k = columns.shape[1]
+    if tested.number <= k - SPARE and 2 * stable_groups(tested, columns, pool, bound) >= tested.number:
+        return False
+    *_, (_, (turn,)) = turns(third_moments(columns)[None], _numbers(k), seed)
+    return bool(_lost(Tested(k, turn, np.empty((0, k))), columns, pool).sum() > k - SPARE)
 
 
 def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> int:
