@@ -198,9 +198,9 @@ def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
 def may_hold_more(tested: Tested, columns: Floats, pool: Pool, bound: float, seed: int = 0) -> bool:
     """Whether there may be more groups than the directions that were sought (n, k) tell apart.
 
-    Nearly all of these hold a lost group, and what was chosen does not settle it: it takes nearly all of them, or half of
-    its groups do not come back. (Where it does settle it, finer groups may come back too, such as all pairs of the
-    levels of two factors: the coarser ones stand.)
+    Nearly all of these hold a lost group, and what was chosen does not settle it: it takes nearly all of them, or most
+    of its groups do not come back. Where it does settle it, finer groups may come back as well, such as all pairs of
+    the levels of two factors: the coarser ones stand.
     """
     k = columns.shape[1]
     if tested.number <= k - SPARE and 2 * stable_groups(tested, columns, pool, bound) >= tested.number:
