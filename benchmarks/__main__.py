@@ -23,7 +23,8 @@ TABLES = {
     "evaluation": ("evaluation", "recall and ten alignments from embeddings against the host's own evaluation"),
     "baselines": ("baselines", "other methods on the same kernels"),
     "suite": ("suite", "a whole suite: where its time goes, and what a rerun takes"),
-    "alignment": ("alignment", "kernel alignment and the curriculum on drawn digits: what they change"),
+    "alignment": ("alignment", "kernel alignment on drawn digits: what it changes"),
+    "curriculum": ("curriculum", "the curriculum on drawn digits: what it changes"),
     "training": ("training", "kernel alignment of a tower against a bare loop"),
 }
 

@@ -24,11 +24,10 @@ import numpy as np
 import pandas as pd
 import torch
 from agreement import Floats, share_found
-from common import Figures, data, data_options, measured, memory_rate, run_side, show
+from common import Figures, data, data_options, measured, memory_rate, run_side, show, widths
 from methods import generalised, koda, penalised, turned
 from rdx import rdx
 
-from koda_audit._kernels.bandwidth import fit_bandwidth
 from koda_audit._kernels.table import kernel_blocks
 from koda_audit.discrepancy.findings import measures
 from koda_audit.discrepancy.groups import members
@@ -83,9 +82,9 @@ def best_groups(measured: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def widths(source: dict[str, Any]) -> dict[str, dict[str, float]]:
+def sigmas_of(source: dict[str, Any]) -> dict[str, dict[str, float]]:
     models = data(**source)
-    return {role: fit_bandwidth(getattr(models, role)).sigmas for role in ("target", "reference")}
+    return {role: widths(getattr(models, role)) for role in ("target", "reference")}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
     source = {"samples": options.samples, "fixtures": options.fixtures, "seed": options.seed}
     smaller = {**source, "samples": min(options.rdx_samples, options.samples)}
     sources = {method: smaller if method == "RDX" else source for method in options.methods}
-    sigmas = {each["samples"]: widths(each) for each in sources.values()}
+    sigmas = {each["samples"]: sigmas_of(each) for each in sources.values()}
     rows = []
     for method, each in sources.items():
         settings = {"directions": options.directions, "sigmas": sigmas[each["samples"]], "source": each}

@@ -20,6 +20,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 from koda_audit import Embeddings
+from koda_audit._arrays import chosen
+from koda_audit._kernels.bandwidth import fit_bandwidth
+from koda_audit.discrepancy.pool import drawn
 
 Figures = dict[str, Any]  # what a side measured, in plain JSON types
 GROUPS, LOST = 40, 8
@@ -95,6 +98,12 @@ def planted_in_clip(folder: Path, seed: int) -> Planted:
         lost[:, group] = noise / np.linalg.norm(noise, axis=2, keepdims=True)
     target, reference = (dict(zip(COLUMNS, map(torch.from_numpy, side), strict=True)) for side in (features, lost))
     return Planted(target, reference, groups)
+
+
+def widths(side: Mapping[str, Tensor]) -> dict[str, float]:
+    """Those that find_discrepancies sets."""
+    rows = torch.from_numpy(drawn(Embeddings(side["image"]).ids))
+    return fit_bandwidth(chosen(side, rows)).sigmas
 
 
 def data_options(parser: argparse.ArgumentParser, samples: int | None) -> None:

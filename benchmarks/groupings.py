@@ -19,17 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Planted
+from common import Planted, widths
 from methods import penalised
 from numpy.typing import NDArray
 from rdx import CLUSTERS, clusters, rdx
 
-from koda_audit import Embeddings, find_discrepancies
-from koda_audit._arrays import chosen
-from koda_audit._kernels.bandwidth import fit_bandwidth
+from koda_audit import find_discrepancies
 from koda_audit._kernels.table import kernel_blocks
 from koda_audit.discrepancy.groups import Group, heaviest, indicators
-from koda_audit.discrepancy.pool import Pool, drawn, is_lost
+from koda_audit.discrepancy.pool import Pool, is_lost
 
 SPEC_DIRECTIONS = 16
 BESIDE = 1  # cluster for what lies in none
@@ -74,9 +72,7 @@ def _paper(models: Planted, count: int) -> list[Grouped]:
 
 def _kernels(models: Planted) -> tuple[torch.Tensor, torch.Tensor]:
     """Both exact kernels, K/n, with the widths that find_discrepancies sets."""
-    ids, sides = Embeddings(models.target["image"]).ids, (models.target, models.reference)
-    rows = torch.from_numpy(drawn(ids))
-    a, b = (kernel_blocks("rbf", side, fit_bandwidth(chosen(side, rows)).sigmas).matrix() for side in sides)
+    a, b = (kernel_blocks("rbf", side, widths(side)).matrix() for side in (models.target, models.reference))
     return a, b
 
 

@@ -17,11 +17,10 @@ import os
 from typing import Any
 
 import torch
-from common import Figures, Planted, data, data_options, measured, run_side, show
+from common import Figures, Planted, data, data_options, measured, run_side, show, widths
 
 from koda_audit import find_discrepancies
 from koda_audit._features.fourier import FourierFeatures
-from koda_audit._kernels.bandwidth import fit_bandwidth
 from koda_audit._kernels.table import kernel_blocks
 from koda_audit._moments.moments import Moments
 
@@ -38,13 +37,13 @@ def ours(models: Planted, frequencies: int, **asked: Any) -> Figures:
 
 def spec(models: Planted, frequencies: int) -> Figures:
     sides = (models.target, models.reference)
-    sigmas = [fit_bandwidth(side).sigmas for side in sides]
+    sigmas = [widths(side) for side in sides]
     if models.n <= EXACT_UP_TO:
-        a, b = (kernel_blocks("rbf", side, widths).matrix() for side, widths in zip(sides, sigmas, strict=True))
+        a, b = (kernel_blocks("rbf", side, width).matrix() for side, width in zip(sides, sigmas, strict=True))
         torch.linalg.eigh(a.sub_(b))
         return {}
     columns = {name: values.shape[1] for name, values in models.target.items()}
-    draws = [FourierFeatures.draw(columns, widths, frequencies, seed) for seed, widths in enumerate(sigmas)]
+    draws = [FourierFeatures.draw(columns, width, frequencies, seed) for seed, width in enumerate(sigmas)]
 
     def part(rows: slice) -> torch.Tensor:
         both = zip(draws, sides, strict=True)

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from agreement import groups_of, jaccard, principal_cosines
-from common import Planted, data, data_options, peak, progress, show
+from common import Planted, data, data_options, peak, progress, show, widths
 from torch import Tensor
 
 from koda_audit import find_discrepancies
 from koda_audit._features.fourier import FourierFeatures
-from koda_audit._kernels.bandwidth import fit_bandwidth
 from koda_audit._kernels.rbf import scaled_points
 from koda_audit.discrepancy.result import Discrepancies
 
@@ -61,7 +60,7 @@ def across_parts(models: Planted, r: int, seed: int) -> float:
 
 def approximation(models: Planted, r: int, seed: int) -> dict[str, float]:
     """Error of the kernel of the target, entry by entry and in its leading eigenvalue."""
-    sigmas = fit_bandwidth(models.target).sigmas
+    sigmas = widths(models.target)
     columns = {name: values.shape[1] for name, values in models.target.items()}
     features = FourierFeatures.draw(columns, sigmas, r, seed)(models.target)
     points = scaled_points(models.target, sigmas)

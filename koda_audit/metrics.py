@@ -75,7 +75,9 @@ _KODA = (
     Metric("ami", "AMI of k-means clusters and groups in the model that groups: 1 equal, 0 chance", -1, 1),
     Metric("ami_other", "the same in the other model", -1, 1),
     Metric("directions", "directions that the groups were read off", 0, None, exact=True),
-    Metric("epsilon", "the most the other model may show on the kernel used to find directions", 0, 1),
+    Metric(
+        "epsilon", "what sets the price of coherence in the other model: its mean over the leading directions", 0, 1
+    ),
     Metric(
         "duality_gap_max",
         "gap to the dual optimum, a direction: 0 is the global optimum",

@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from clip_benchmark.models import load_clip
@@ -107,7 +108,10 @@ def test_members_fill_their_share_of_each_batch(home, monkeypatch):
         return step(self, number, rows, *rest)
 
     monkeypatch.setattr(KernelLearner, "step", noted)
-    given = ["--mode", "tower", *teacher(home), "--members", home / "members.csv"]
+    both = pd.read_csv(home / "members.csv", dtype=str).assign(finding=True)
+    kept = pd.DataFrame({"id": ["s0009"], "finding": False})  # of a group that is no finding
+    pd.concat([both, kept]).to_csv(home / "judged.csv", index=False)
+    given = ["--mode", "tower", *teacher(home), "--members", home / "judged.csv"]
     assert cli.main(words(home, "kuea", home / "focus", *given, settings=[*KUEA, "share=0.25"])) == 0
     ids = load_dataset("wds/any", str(home / "retrieval")).samples
     names = [ids.read(row)[0] for row in range(N)]
@@ -179,6 +183,7 @@ def test_bad_input_stops_before_a_model_is_loaded(home, tmp_path, name, more, se
         ("id\nelsewhere\n", r"1 members are not among these samples \(first: elsewhere\)"),
         ("id\n", "names no samples"),
         ("name\na\n", "expected a CSV with a column id"),
+        ("id,finding\ns0001,False\n", r"no group of .*members.csv is a finding: leave it out"),
     ],
 )
 def test_members_that_are_none(home, tmp_path, content, message, capsys):

@@ -306,7 +306,7 @@ def test_no_group_leaves_empty_tables_with_their_columns(tmp_path: Path) -> None
     alone = Embeddings(np.eye(9))
     result = find_discrepancies(alone, alone, modality="image", kernel="cosine", n_directions=1)
     assert result.groups.empty
-    assert {"group", "n", "stability", "verdict", "near", "finding", "excess"} <= set(result.groups)
+    assert {"group", "n", "stability", "fit", "separation", "retention", "theme", "finding"} <= set(result.groups)
     assert result.subsets.columns.tolist() == ["group", "id", "weight", "rank", "finding"]
     assert len(result.groups) == result.directions.shape[1] == result.subsets.group.nunique()
     result.save(tmp_path)

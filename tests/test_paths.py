@@ -13,8 +13,10 @@ from scipy.linalg import subspace_angles
 from sklearn.metrics.pairwise import cosine_similarity, polynomial_kernel
 
 from koda_audit import Embeddings, find_discrepancies
+from koda_audit._contrast.direction import BelowFloor
 from koda_audit._features.fourier import FourierFeatures
 from koda_audit.discrepancy.choices import plan
+from koda_audit.discrepancy.memory import _of_container
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.search import search
 from koda_audit.embeddings.files import ALONE, Shard, write_manifest, write_shard
@@ -296,3 +298,51 @@ def test_more_directions_at_the_price_of_the_first_ones_span_the_same(path: str)
     np.testing.assert_allclose(more.contrast.target[:8], found.contrast.target[:8], rtol=1e-6)
     assert subspace_angles(found.columns[:, :8], more.columns[:, :8]).max() < 1e-3
     assert (more.contrast.duality_gap >= found.contrast.duality_gap.max()).all()
+
+
+def test_the_path_does_not_depend_on_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koda_audit.discrepancy.choices.available_memory", lambda device: 2**30)
+    with pytest.raises(InputError, match=r"10,000 samples need .* on the dense path, .* features='random'"):
+        plan(10_000)
+
+
+def control_groups(root: Path, limits: dict[str, str]) -> Path:
+    """Folders with limits, and the file that says in which of them a process is: the last one."""
+    for name, limit in limits.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / "memory.max").write_text(f"{limit}\n")
+        (root / name / "memory.current").write_text("3000\n")
+        (root / name / "memory.stat").write_text("anon 2000\ninactive_file 500\n")
+    own = root / "own"
+    own.write_text(f"0::/{list(limits)[-1]}\n")
+    return own
+
+
+@pytest.mark.parametrize(
+    ("limits", "free"),
+    [
+        ({"a": "10000", "a/b": "max"}, 7_500),  # that of the group around it
+        ({"a": "10000", "a/b": "5000"}, 2_500),
+        ({"a": "max", "a/b": "2000"}, 0),  # over its limit
+        ({"a": "max"}, None),
+    ],
+)
+def test_the_limit_of_a_container_counts(limits: dict[str, str], free: int | None, tmp_path: Path) -> None:
+    assert _of_container(tmp_path, control_groups(tmp_path, limits)) == free
+
+
+def test_no_limit_where_the_system_has_no_control_groups(tmp_path: Path) -> None:
+    assert _of_container(tmp_path, tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("path", ["dense", "sample"])
+@pytest.mark.parametrize("part", [1.0, 1 - 5e-7])
+def test_the_smallest_feasible_epsilon_can_be_met(part: float, path: str) -> None:
+    """As printed by the error, and as a caller may have rounded it."""
+    random = np.random.default_rng(0)
+    both = [Embeddings(random.standard_normal((60, 8))) for _ in range(2)]
+    settings: Any = {"modality": "image", "path": path, "n_features": 100, "n_directions": 3, "halves": 0}
+    with pytest.raises(BelowFloor, match="the mean of the 3 smallest eigenvalues") as error:
+        find_discrepancies(*both, epsilon=1e-9, **settings)
+    found = find_discrepancies(*both, epsilon=part * error.value.floor, **settings)
+    assert found.subspace["used_reference"] == pytest.approx(error.value.floor, rel=1e-6)

@@ -63,7 +63,7 @@ def block(
     smallest = torch.linalg.eigvalsh(reference.matrix)[:count]
     floor = smallest.clamp_min(0).mean().item()
     if epsilon < floor - len(reference.matrix) * ROUNDING * reference.scale:
-        raise BelowFloor(epsilon, floor)
+        raise BelowFloor(epsilon, floor, count)
     outside, inside = _bracket(target, reference, epsilon, count, most)
     x = inside.x
     if most == count and outside is not None and inside.mean < epsilon * (1 - CLOSE):

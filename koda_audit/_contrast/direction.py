@@ -16,13 +16,14 @@ LARGEST = 1e12  # multiplier of B's largest eigenvalue, in A's largest
 
 
 class BelowFloor(InputError):
-    """No unit vector meets the constraint; ``floor`` is the smallest value that x'Bx can take."""
+    """Nothing meets the constraint; ``floor`` is the least mean of x'Bx over ``count`` orthonormal vectors."""
 
-    def __init__(self, epsilon: float, floor: float) -> None:
+    def __init__(self, epsilon: float, floor: float, count: int = 1) -> None:
         self.floor = floor
+        which = "smallest eigenvalue" if count == 1 else f"mean of the {count} smallest eigenvalues"
         super().__init__(
-            f"epsilon {epsilon!r} is below the smallest feasible value {floor!r}, the smallest eigenvalue of the "
-            "reference matrix: give at least that"
+            f"epsilon {epsilon!r} is below the smallest feasible value {floor!r}, the {which} of the reference matrix: "
+            "give at least that"
         )
 
 

@@ -19,7 +19,6 @@ from koda_audit.errors import InputError
 
 TARGET = 0.15  # leading eigenvalue of K/n; SPEC's published widths give .136 and .157
 PAIRS = 5_000
-ROWS = 4_000
 NARROWEST = 1e-4  # multiple of the base scale below which no width is sought
 FIRST, STEP = (0.25, 1.0), 4.0  # where it mostly lies, and how the ends move where it does not
 DENSE = 200  # rows up to which all eigenvalues are computed
@@ -27,7 +26,7 @@ DENSE = 200  # rows up to which all eigenvalues are computed
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """``sigmas`` = ``multiplier`` times the base scales, what they reach, and on how many ``rows`` it was measured.
+    """``sigmas`` = ``multiplier`` times the base scales, what they reach, and on how many ``rows``.
 
     ``lambda_max`` is the largest eigenvalue of K/n on those rows.
     """
@@ -73,9 +72,9 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
     multiplier (all entries of K do), from the share of the largest group of equal rows to 1, so the root is unique.
 
     Args:
-        vectors: modality -> (n, d) raw vectors of the same samples; above 4,000 rows, 4,000 drawn with ``seed`` count.
+        vectors: modality -> (n, d) raw vectors of the same samples, whose n x n distances are made.
         target: between 1/n and 1.
-        seed: of the pairs and rows that are drawn.
+        seed: of the pairs that are drawn.
 
     Raises:
         InputError: constant embeddings, a target that is out of range or that these samples cannot reach.
@@ -88,14 +87,12 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
         raise InputError(f"target of the leading eigenvalue is {target!r}: expected a number between 0 and 1")
     base = {name: base_scale(values, name, seed) for name, values in vectors.items()}
     n = len(next(iter(vectors.values())))
-    rows = drawn_rows(n, seed)
-    n = len(rows)
     if target * n <= 1:
         raise InputError(
             f"a leading eigenvalue of {target:g} cannot be reached with {n} samples, where it is never below 1/n: "
             f"give at least {int(1 / target) + 1} samples"
         )
-    distances = squared_distances(scaled_points(chosen(vectors, rows), base)).cpu()
+    distances = squared_distances(scaled_points(chosen(vectors, slice(None)), base)).cpu()
 
     buffer = torch.empty_like(distances)  # one for all trials: as much memory again, made once
     low, high = FIRST
@@ -114,17 +111,6 @@ def fit_bandwidth(vectors: Mapping[str, Vectors], target: float = TARGET, seed: 
     multiplier = float(np.exp(brentq(_log_excess, np.log(low), np.log(high), args=given, xtol=1e-12)))
     reached = _leading(multiplier, distances, buffer)
     return Bandwidth({name: multiplier * scale for name, scale in base.items()}, multiplier, reached, n)
-
-
-def drawn_rows(n: int, seed: int) -> Tensor:
-    """At most 4,000 of n rows, in order.
-
-    >>> drawn_rows(3, seed=0).tolist()
-    [0, 1, 2]
-    """
-    if n <= ROWS:
-        return torch.arange(n)
-    return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(n, ROWS, replace=False)))
 
 
 def _log_excess(log_multiplier: float, target: float, distances: Tensor, buffer: Tensor) -> float:

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from koda_audit._arrays import OnDevice
+from koda_audit._arrays import OnDevice, chosen
 from koda_audit._kernels.bandwidth import fit_bandwidth
-from koda_audit._kernels.table import kernel_blocks
+from koda_audit._kernels.table import KERNELS, kernel_blocks
 from koda_audit.discrepancy.findings import measures
+from koda_audit.discrepancy.pool import drawn
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
@@ -53,8 +54,10 @@ def split_members(subsets: pd.DataFrame, share: float = 0.5, seed: int = 0) -> t
 def read_members(path: str | Path) -> pd.DataFrame:
     """Rows of a subset that was written as CSV, at least the column ``id``, which stays text.
 
+    Of a table with the column ``finding`` those of findings alone: what is none is not worth training on.
+
     Raises:
-        InputError: a file that cannot be read, or holds no samples.
+        InputError: a file that cannot be read, or holds no samples, or none of a finding.
     """
     try:
         members = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
@@ -62,6 +65,10 @@ def read_members(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path} cannot be read as a table of members: {error}") from error
     if "id" not in members or members.empty:
         raise InputError(f"{path} names no samples: expected a CSV with a column id and a row a sample")
+    if "finding" in members:
+        members = members[members["finding"].astype(str) == "True"]
+        if members.empty:
+            raise InputError(f"no group of {path} is a finding: leave it out, or leave out its column finding")
     return members
 
 
@@ -89,8 +96,8 @@ def discrepancy_of(
 
     Args:
         members: a row per sample, such as those held out: ``group``, ``id``, ``weight``.
-        target, reference: the same samples; widths of the Gaussian kernel follow the rule of ``fit_bandwidth`` in each.
-        seed: of that rule.
+        target, reference: the same samples; widths are set as ``find_discrepancies`` sets them.
+        seed: as there.
 
     Returns:
         A row per group: ``group``, ``n`` and the ``findings.measures``.
@@ -106,10 +113,10 @@ def discrepancy_of(
     >>> bool(discrepancy_of(members, Embeddings(mine), Embeddings(other)).excess[0] > 0.05)
     True
     """
-    sides = []
+    sides, pool = [], torch.from_numpy(drawn(target.ids, seed))
     for model in (target, reference.aligned_to(target.ids)):
         vectors = {"image": OnDevice(model.image, torch.device("cpu"))}
-        sigmas = fit_bandwidth(vectors, seed=seed).sigmas if kernel == "rbf" else {}
+        sigmas = fit_bandwidth(chosen(vectors, pool), seed=seed).sigmas if KERNELS[kernel].has_bandwidth else {}
         sides.append(kernel_blocks(kernel, vectors, sigmas))
     rows = []
     for group, part in members.groupby("group", sort=False):

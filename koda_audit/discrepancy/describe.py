@@ -19,7 +19,12 @@ from koda_audit.discrepancy.themes import Themes, sample_texts
 from koda_audit.discrepancy.witness import witness_columns
 from koda_audit.embeddings.container import Embeddings
 
-EMPTY = ("n", "stability", "verdict", "near", "finding", "excess")  # columns of a frame without groups
+# columns of every frame, also of one without groups
+COLUMNS = (
+    *("n", "stability", "stability_error", "floor", "verdict", "near", "finding", "fit", "separation", "retention"),
+    *("coherence_target", "coherence_reference", "excess", "loss", "similarity_target", "similarity_reference"),
+    *("theme", "answers_target", "answers_reference"),
+)
 # measure of ``quality`` -> what a group's row calls it; the first that there is tells how much a group matters
 TOLD = MappingProxyType({"zeroshot_accuracy": "accuracy", "image_to_text_recall@5": "recall_at_5"})
 
@@ -66,7 +71,7 @@ def described(
         for place, group in enumerate(groups)
     ]
     order = sorted(range(len(rows)), key=lambda place: _importance(rows[place], told[place]))
-    frame = pd.DataFrame([rows[place] for place in order], columns=None if rows else EMPTY)
+    frame = pd.DataFrame([rows[place] for place in order], columns=None if rows else COLUMNS)
     frame.insert(0, "group", np.arange(1, len(order) + 1))
     numbers = {place: number for number, place in enumerate(order, 1)}
     quality["group"] = [numbers.get(place) for place in quality["group"]]

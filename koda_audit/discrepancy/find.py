@@ -64,9 +64,10 @@ def find_discrepancies(
             the leading eigenvalue of K/n is .15 in both); "cosine"; or "polynomial", of degree 3.
         features: "exact" kernel matrices, "random" features, or "auto": exact up to 10,000 samples. Whatever finds the
             directions, groups are measured with the exact kernels.
-        epsilon: of the mean over the directions; default 2/n, twice the coherence of a direction at random, and with
-            random features at least 1/r, twice their noise (ours; the paper takes a quantile of the reference's
-            eigenvalues, which mostly asks for less than a random direction has). It bounds the kernel that is used.
+        epsilon: of the mean over the directions, or over the leading 8 where their number is not given, which sets one
+            price for all; default 2/n, twice the coherence of a direction at random, and with random features at least
+            1/r, twice their noise (ours; the paper takes a quantile of the reference's eigenvalues, which mostly asks
+            for less than a random direction has). It bounds the kernel that is used.
         n_directions: by default the number that shows most groups that come back on random halves, from 1 to 20, and
             more where the last ones still add some; else that many, at most n - 2.
         multiplier: instead of epsilon, a fixed price of coherence in the reference; 1.0 is SPEC.
@@ -200,6 +201,7 @@ def _judged(
             "n": n,
             "n_directions": None if given is None else int(given),
             "epsilon_rule": plan.rule,
+            "priced_directions": None if level is None else max(plan.block, 1),
             **_epsilon(level, n, float(spectrum["reference"][0])),
             "feature_noise": None if plan.path == "dense" else 1 / (2 * plan.n_features),
             "multiplier": None if multiplier is None else float(multiplier),

@@ -24,7 +24,7 @@ PATHS = ("dense", "sample", "reduced")
 ROLES = ("target", "reference")
 Side = TypeVar("Side")
 TOLERANCE = 1e-4  # of the residual in the subspace: the gap is a hundred times smaller, and groups change beyond 1e-2
-CLOSE = 1e-6  # relative: epsilon is the smallest eigenvalue, as a caller may have rounded it
+CLOSE = 1e-6  # relative: epsilon is the smallest feasible value, as a caller may have rounded it
 CHUNK = 4096  # samples whose features are made at a time
 
 
@@ -113,8 +113,7 @@ def solve(operators: Operators, plan: Plan) -> tuple[Contrast, Plan]:
     """
     pair = operators.pair
     if isinstance(pair, DensePair):
-        plan = _with_quantile(plan, pair.reference, pair.size)
-        _check_floor(pair.reference, plan)
+        plan = _feasible(_with_quantile(plan, pair.reference, pair.size), pair)
         return _solve(pair, plan), plan
     if isinstance(pair, FeaturePair):
         reference = pair.reference
@@ -124,23 +123,31 @@ def solve(operators: Operators, plan: Plan) -> tuple[Contrast, Plan]:
             plan = _with_quantile(
                 plan, reference.T @ reference if width <= pair.size else reference @ reference.T, width
             )
+        plan = _feasible(plan, pair)
         return _solve(pair, plan), plan
     assert operators.features is not None
     return _reduced(pair, operators.features, plan)
 
 
-def _check_floor(reference: Tensor, plan: Plan) -> None:
-    """Raises BelowFloor, before the search, for an epsilon that the exact kernel (n, n) of the reference cannot meet.
+def _feasible(plan: Plan, pair: DensePair | FeaturePair) -> Plan:
+    """With epsilon as the search can meet it: raised to the smallest feasible value where rounding has put it below.
 
     The smallest eigenvalues are at most 1/n in the mean, as the trace is 1: only below that they are computed.
+
+    Raises:
+        BelowFloor: before the search, for an epsilon that the reference cannot meet.
     """
-    n, count = len(reference), max(plan.block, 1)
+    n, count, reference = pair.size, max(plan.block, 1), pair.reference
     if plan.epsilon is None or plan.multiplier is not None or plan.epsilon >= 1 / n:
-        return
-    smallest = scipy.linalg.eigvalsh(reference.cpu().numpy(), subset_by_index=[0, count - 1], check_finite=False)
+        return plan
+    if n >= reference.shape[1] + count:  # so many directions are orthogonal to all features
+        return plan
+    matrix = reference if isinstance(pair, DensePair) else reference @ reference.T
+    smallest = scipy.linalg.eigvalsh(matrix.cpu().numpy(), subset_by_index=[0, count - 1], check_finite=False)
     floor = float(smallest.clip(min=0).mean())
     if plan.epsilon < floor * (1 - CLOSE):
-        raise BelowFloor(plan.epsilon, floor)
+        raise BelowFloor(plan.epsilon, floor, count)
+    return replace(plan, epsilon=max(plan.epsilon, floor))
 
 
 def _reduced(pair: GramPair, features: Features, plan: Plan) -> tuple[Contrast, Plan]:

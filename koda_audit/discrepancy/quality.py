@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,11 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
 
 def _share_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """Mean of expected hits, and Wilson's interval, from the whole hits below to the whole hits above."""
-    hits, n = float(values.sum()), len(values)
-    hits = round(hits, 9)  # a third and two thirds are one hit
-    low, high = (
-        stats.binomtest(whole, n).proportion_ci(LEVEL, method="wilson") for whole in (math.floor(hits), math.ceil(hits))
-    )
-    return hits / n, float(low.low), float(high.high)
+    hits, n = round(float(values.sum()), 9), len(values)  # a third and two thirds are one hit
+    return hits / n, _wilson(math.floor(hits), n)[0], _wilson(math.ceil(hits), n)[1]
+
+
+@lru_cache(4096)  # the test beside the interval takes most of its time, and few counts differ
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    interval = stats.binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -42,7 +42,8 @@ class Discrepancies:
         bandwidths: model ("target", "reference") -> what the bandwidth rule chose and reached; empty for a kernel
             without one.
         spectrum: a row per eigenvalue, a column per model: the largest eigenvalues of K/n on the pool, at most 20.
-        epsilon: what the mean coherence in the reference was held to, or None where a multiplier was given.
+        epsilon: what the mean coherence in the reference was held to, over the given number of directions or else the
+            leading 8 (``settings["priced_directions"]``), which sets the price for all; None with a multiplier.
         settings: all that the numbers depend on besides the embeddings, in plain JSON types.
         vectors: "target" and "reference" -> modality -> (n, d), in the order of the target's ids.
         sigmas: the same of the kernels' widths; empty for a kernel without one.

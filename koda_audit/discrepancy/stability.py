@@ -19,14 +19,14 @@ Marks = NDArray[np.float32]
 HALVES = 25
 MORE = 200  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
-BY_CHANCE = 0.6  # stability of groups by chance: what lies below does not count for a number of directions
+BY_CHANCE, SURE = 0.6, 0.8  # stability at which a group begins to count, and counts as one, for a number of directions
 FIRST = 20  # directions that are tried before more are
 SPARE = 2  # directions that must be left over, else there may be more groups
 MOST = 60
 STEP = 4  # from one number to the next above that
 WHOLE = 400  # samples of a half up to which everything is decomposed
 SMALLEST = 2  # samples of a group in a half
-TURNS = 6  # of all samples, of each number of directions
+TURNS = 12  # of all samples, of each number of directions
 GROWTH = 1.4  # from one number of directions of a half to the next
 
 
@@ -73,12 +73,15 @@ class Halves:
         drawn = self.draw(count) if self._columns else []  # of three samples there are no halves
         if not drawn:
             return []
-        found: list[list[Marks]] = [[] for _ in drawn]
+        columns: list[list[Floats]] = [[] for _ in drawn]
         moments = np.stack([third_moments(half) for _, half in drawn])
         for number, turned in turns(moments, _numbers(self._columns), self._seed):
-            for marks, (places, half), turn in zip(found, drawn, turned, strict=True):
-                marks.append(indicators(members(half[:, :number] @ turn, SMALLEST), len(places)))
-        return [(places, np.concatenate(marks, axis=1)) for (places, _), marks in zip(drawn, found, strict=True)]
+            for each, (_, half), turn in zip(columns, drawn, turned, strict=True):
+                each.append(half[:, :number] @ turn)
+        return [
+            (places, indicators(members(np.concatenate(each, axis=1), SMALLEST), len(places)))
+            for each, (places, _) in zip(columns, drawn, strict=True)
+        ]
 
     def draw(self, count: int) -> list[tuple[NDArray[np.int64], Floats]]:
         """The next ``count``: the places in the pool (m,), and their directions (m, k)."""
@@ -122,9 +125,9 @@ def search_numbers(
 ) -> Tested:
     """The number of directions with the most groups that come back, and the stability of its groups.
 
-    The score of a number is the sum over its groups that are lost (``pool.is_lost``) of how far the stability exceeds
-    .6 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound. Six turns
-    of each number are tried, as several are nearly as good by the criterion of ``turns``.
+    The score of a number counts its groups that are lost (``pool.is_lost``), from 0 for a stability of .6 to 1 for one
+    of .8 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound. Twelve
+    turns of each number are tried, as several are nearly as good by the criterion of ``turns``.
 
     Args:
         columns: (n, k) leading directions of all samples.
@@ -217,5 +220,5 @@ def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> 
 def _score(tested: Tested, columns: Floats, pool: Pool) -> float:
     if not len(tested.overlaps):
         return 0.0
-    beyond = np.clip(tested.stability - BY_CHANCE, 0, None)
-    return float(beyond[_lost(tested, columns, pool)].sum())
+    counts = np.clip((tested.stability - BY_CHANCE) / (SURE - BY_CHANCE), 0, 1)
+    return float(counts[_lost(tested, columns, pool)].sum())

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+CHUNK = 4096  # samples whose products are held at a time
 STARTS = 2  # at random, beside the turn of the next smaller subspace
 ALONE = 6  # at random, where there is none
-TRIAL = 20  # steps after which the best start of each subspace goes on alone
+TRIAL = 10  # steps after which the best start of each subspace goes on alone
 STEPS = 200
+SINGULAR = 1e-6  # smallest singular value in parts of the largest, below which squares of them have no digits
 TOLERANCE = 1e-5  # of the criterion, relative, from one step to the next
 
 
@@ -36,9 +38,11 @@ def third_moments(columns: Floats) -> Floats:
     [2.0, 4.0]
     """
     n, k = columns.shape
-    products = (columns[:, :, None] * columns[:, None, :]).reshape(n, k * k)
-    moments: Floats = (products.T @ columns).reshape(k, k, k)
-    return moments
+    moments = np.zeros((k * k, k))
+    for start in range(0, n, CHUNK):
+        part = columns[start : start + CHUNK]
+        moments += (part[:, :, None] * part[:, None, :]).reshape(len(part), k * k).T @ part
+    return moments.reshape(k, k, k)
 
 
 def turns(moments: Floats, numbers: Sequence[int], seed: int = 0) -> Iterator[tuple[int, Floats]]:
@@ -48,8 +52,7 @@ def turns(moments: Floats, numbers: Sequence[int], seed: int = 0) -> Iterator[tu
     point R <- polar(X'(XR)^2) is symmetric FastICA with skewness as its contrast (Hyvarinen 1999, IEEE Trans. Neural
     Networks 10, 626), on directions of a contrast instead of whitened data (ours). From the turn of the next smaller
     number with the new directions left as they are, and from two random ones (six, and no turn, for the first); the
-    largest sum after 20 steps counts and goes on. Signs are such
-    that every column has a third moment that is not negative.
+    largest sum after ten steps counts and goes on. Signs are such that no column has a negative third moment.
 
     Args:
         moments: (b, k, k, k) ``third_moments`` of b subspaces, whose leading columns are nested.
@@ -82,13 +85,12 @@ def _ascend(moments: Floats, turn: Floats, steps: int) -> tuple[Floats, Floats]:
     pull = _pull(flat, turn)
     reached, shift, active = _sum(pull, turn), np.zeros(b), np.arange(b)
     for _ in range(steps):
-        left, values, right = np.linalg.svd(pull[active] + shift[active, None, None] * turn[active])
-        new = left @ right
+        new, values = _polar(pull[active] + shift[active, None, None] * turn[active])
         pulled = _pull(flat[active], new)
         now = _sum(pulled, new)
         gain = now - reached[active]
         # the sum is not convex, so a step can be too long: towards where it stands it becomes shorter
-        shift[active[gain < 0]] += values[gain < 0].mean(axis=1)
+        shift[active[gain < 0]] += values[gain < 0]
         better = active[gain >= 0]
         turn[better], pull[better], reached[better] = new[gain >= 0], pulled[gain >= 0], now[gain >= 0]
         active = active[(gain < 0) | (gain > TOLERANCE * np.abs(now))]
@@ -96,6 +98,21 @@ def _ascend(moments: Floats, turn: Floats, steps: int) -> tuple[Floats, Floats]:
             break
     third = (pull * turn).sum(axis=1)
     return turn * np.where(third < 0, -1.0, 1.0)[:, None, :], np.abs(third).sum(axis=1)
+
+
+def _polar(matrices: Floats) -> tuple[Floats, Floats]:
+    """The nearest rotation of each (b, T, T), and the mean of its singular values (b,)."""
+    values, vectors = np.linalg.eigh(matrices.transpose(0, 2, 1) @ matrices)
+    values = np.sqrt(values.clip(min=0))
+    singular = values[:, 0] <= SINGULAR * values[:, -1]
+    values[singular] = 1
+    near = matrices @ (vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1)
+    # half the time of singular values and half of their digits, which one step of Newton and Schulz brings back
+    rotation: Floats = 1.5 * near - 0.5 * near @ (near.transpose(0, 2, 1) @ near)
+    if singular.any():
+        left, values[singular], right = np.linalg.svd(matrices[singular])
+        rotation[singular] = left @ right
+    return rotation, values.mean(axis=1)
 
 
 def _sum(pull: Floats, turn: Floats) -> Floats:

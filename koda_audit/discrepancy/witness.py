@@ -32,7 +32,8 @@ def witnesses(model: Embeddings, modality: str, themes: Themes | None) -> Iterat
     if other == "image" or (other == "text" and captioned):
         pairs = model.pairs()
         rows = directions(OnDevice(getattr(pairs, str(other)), torch.device("cpu"))[slice(None)], str(other)).numpy()
-        yield str(other), rows - rows.mean(axis=0)
+        rows -= rows.mean(axis=0)
+        yield str(other), rows
     if modality == "image" and captioned and themes is not None and themes.tfidf is not None:
         yield "captions", themes.tfidf
     if model.labels is not None and model.labels.ndim == 1 and (captioned or modality == "image"):
@@ -51,11 +52,10 @@ def witnessed(rows: Any, groups: Sequence[Group], seed: int = 0) -> list[tuple[f
     >>> round(alike, 6), p
     (1.0, 0.001)
     """
-    random = np.random.default_rng([seed, 2])
-    found = []
+    random, squared, found = np.random.default_rng([seed, 2]), _squares(rows), []
     for group in groups:
         m = len(group.rows)
-        own = _alike(rows[group.rows].sum(axis=0), rows[group.rows], m)
+        own = float(_alike(np.asarray(rows[group.rows].sum(axis=0)).reshape(1, -1), squared[group.rows].sum(), m)[0])
         drawn: list[float] = []
         while len(drawn) < DRAWS:
             sets = min(max(SETS // m, 1), DRAWS - len(drawn))
@@ -63,14 +63,15 @@ def witnessed(rows: Any, groups: Sequence[Group], seed: int = 0) -> list[tuple[f
             pick = sparse.csr_matrix(
                 (np.ones(sets * m), (np.repeat(np.arange(sets), m), chosen.ravel())), (sets, rows.shape[0])
             )
-            sums, squares = pick @ rows, pick @ _squares(rows)
-            drawn += ((_squares(sums) - squares) / (m * (m - 1))).tolist()
+            drawn += _alike(pick @ rows, pick @ squared, m).tolist()
         found.append((own, (1 + sum(value >= own - TIE for value in drawn)) / (1 + DRAWS)))
     return found
 
 
-def _alike(total: Any, part: Any, m: int) -> float:
-    return float((np.square(np.asarray(total)).sum() - _squares(part).sum()) / (m * (m - 1)))
+def _alike(sums: Any, squares: Any, m: int) -> NDArray[np.float64]:
+    """(k,) mean inner product of two rows of each set, from the sums (k, d) of its rows and (k,) of their squares."""
+    alike: NDArray[np.float64] = (_squares(sums) - squares) / (m * (m - 1))
+    return alike
 
 
 def _squares(rows: Any) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from koda_audit.discrepancy.describe import TOLD
 from koda_audit.discrepancy.layout import group_layout
+from koda_audit.discrepancy.pool import KEPT, MARGIN
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.discrepancy.themes import sample_texts
 from koda_audit.discrepancy.views import group_bars, group_map, spectra
@@ -18,7 +19,6 @@ from koda_audit.embeddings.container import Embeddings
 
 SHOWN = 12  # samples a grid
 WIDE, CLEAN = 0.5, 0.8  # share of the samples in findings, and fit of a clean group, for a word of warning
-OTHERS = 3  # groups of a way that the summary names, findings or not
 UNLIKE = 8  # groups in the table of those that the models differ on
 SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
 WITNESSES = ("text", "image", "captions", "classes")
@@ -87,10 +87,9 @@ def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
     used = ""
     if rule["path"] != "dense":
         used = (
-            f" They were found with {rule['n_features']:,} random features a model, on which ε holds; under the exact "
-            f"kernel, which all other numbers are of, it is {subspace['coherence_reference']:.4g}."
+            f" They were found with {rule['n_features']:,} random features a model; under the exact kernel, which all "
+            f"other numbers are of, their mean coherence in {theirs} is {subspace['coherence_reference']:.4g}."
         )
-    level = "" if found.epsilon is None else f" among those that reach at most ε = {found.epsilon:.4g} in {theirs}"
     count, near = int(groups["finding"].sum()), int(groups["near"].sum())
     doubt = f", and {near} of all lie near the bound on stability, which other halves may pass" if near else ""
     findings = groups[groups["finding"].astype(bool)]
@@ -102,15 +101,20 @@ def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
             "models arrange these samples differently throughout, and the groups divide that; single ones say little.**"
         )
     if rule["preset"] == "paper":
+        level = f" among those that reach at most ε = {found.epsilon:.4g} in {theirs}"
         return (
             f"The {subspace['n_directions']} directions with the largest coherence in {ours}{level}, and the 50 "
             f"heaviest samples of each, as KODA reads them off; no group is tested.{used}"
         )
+    price = "is given"
+    if (epsilon := found.epsilon) is not None:
+        price = f"was set so that the leading {rule['priced_directions']} hold ε = {epsilon:.4g} there in the mean"
     return (
-        f"{subspace['n_directions']} directions over the samples have the largest mean coherence in {ours}{level} (the "
-        f"global optimum: the duality gap is {subspace['duality_gap']:.1g}), and were turned within their span until "
-        f"each has its weight on few samples.{used} {count} of {len(groups)} groups are findings: stability at least "
-        f"{rule['min_stability']:g}, separation at least .3, retention at most .5, and an excess above the floor "
+        f"{subspace['n_directions']} directions over the samples hold most in {ours} at a price of coherence in "
+        f"{theirs} that {price} (the global optimum: the duality gap is {subspace['duality_gap']:.1g}), and were "
+        f"turned within their span until each has its weight on few samples.{used} {count} of {len(groups)} groups are "
+        f"findings: stability at least {rule['min_stability']:g}, separation at least {MARGIN:g}, retention at most "
+        f"{KEPT:g}, and an excess above the floor "
         f"({ours} against itself: {against}){doubt}. *Shared words* stand in more of the group's captions than of "
         "the others' (share of the others in brackets). *Fit* says how clean a group is: 1 at best, .64 for none. A "
         "*witness* was not used to find the group; p is how often as many samples at random agree as well."
@@ -249,9 +253,8 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
 
 
 def strongest_groups(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    """All findings of one way, or else three groups, in words that hold for both ways."""
-    groups = found.groups
-    best = groups[: max(int(groups["finding"].sum()), OTHERS)]
+    """All findings of one way, or else the first group, in words that hold for both ways."""
+    best = found.groups[: max(int(found.groups["finding"].sum()), 1)]
     return _summary(best, *_names(target, reference))
 
 

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
 import koda_audit.demo
 from koda_audit import cli
@@ -55,6 +57,15 @@ def test_defaults_are_those_of_the_functions():
     assert tuple(Similarity().measures) == DEFAULT
 
 
+def test_kernels_and_features_are_those_of_the_functions():
+    from koda_audit._kernels.rbf import MODALITIES
+    from koda_audit._kernels.table import KERNELS
+    from koda_audit.discrepancy.choices import FEATURES
+
+    kinds = {name: get_args(field.annotation) for name, field in Discrepancy.model_fields.items()}
+    assert (kinds["kernel"], kinds["features"], kinds["modality"]) == (tuple(KERNELS), FEATURES, tuple(MODALITIES))
+
+
 def test_collections_and_captioned_datasets_are_the_hosts():
     from clip_benchmark.datasets import builder
 
@@ -98,6 +109,14 @@ def test_static_validation_imports_no_torch_and_is_quick():
         if line.startswith("import time:") and "self" not in line
     )
     assert total < 3e6
+
+
+@pytest.mark.parametrize("file", [*TASKS, STARTER], ids=lambda path: path.name)
+def test_a_gate_on_findings_stands_beside_one_on_similarity(file):
+    """A fault that moves every sample a little leaves no finding."""
+    metrics = {gate["metric"] for gate in yaml.safe_load(file.read_text("utf-8")).get("gates") or ()}
+    if {"koda_findings", "koda_reverse_findings"} & metrics:
+        assert any(metric.startswith("sim_") for metric in metrics)
 
 
 def test_init_writes_the_starter_once(tmp_path, capsys, monkeypatch):
