@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from scipy.linalg import subspace_angles
 
 from koda_audit import solve_contrast
+from koda_audit.discrepancy import halves as halving
 from koda_audit.discrepancy import stability
 from koda_audit.discrepancy.groups import members
+from koda_audit.discrepancy.halves import Halves
 from koda_audit.discrepancy.pool import Pool
-from koda_audit.discrepancy.stability import Halves, may_hold_more, repeats, search_numbers, with_more_halves
 from koda_audit.discrepancy.stability import Tested as Found
+from koda_audit.discrepancy.stability import may_hold_more, repeats, search_numbers, with_more_halves
 from koda_audit.discrepancy.turn import oriented, third_moments, turns
 
 Floats = NDArray[np.float64]
@@ -110,7 +112,7 @@ def test_directions_of_halves_are_leading_eigenvectors_by_either_solver(monkeypa
     pool, multiplier, _ = kernels(0, SIZES)
     difference = pool.target - multiplier * pool.reference
     whole = Halves(pool, multiplier, 6, seed=0).draw(3)
-    monkeypatch.setattr(stability, "WHOLE", 0)
+    monkeypatch.setattr(halving, "WHOLE", 0)
     for (places, columns), (again, other) in zip(whole, Halves(pool, multiplier, 6, seed=0).draw(3), strict=True):
         np.testing.assert_array_equal(places, again)
         assert len(set(places.tolist())) == N // 2

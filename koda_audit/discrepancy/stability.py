@@ -1,4 +1,4 @@
-"""Does a group come back on other samples? Groups of random halves, and how many directions show most that do."""
+"""Does a group come back on random halves of the samples, and how many directions show most that do?"""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.sparse.linalg import eigsh
 
 from koda_audit.discrepancy.groups import indicators, jaccard, members
+from koda_audit.discrepancy.halves import Halves, Marks, rising_numbers
 from koda_audit.discrepancy.pool import Pool, is_lost
-from koda_audit.discrepancy.turn import oriented, third_moments, turns
+from koda_audit.discrepancy.turn import third_moments, turns
 
 Floats = NDArray[np.float64]
-Marks = NDArray[np.float32]
 HALVES = 25
 MORE = 200  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
@@ -24,10 +22,7 @@ FIRST = 20  # directions that are tried before more are
 SPARE = 2  # directions that must be left over, else there may be more groups
 MOST = 60
 STEP = 4  # from one number to the next above that
-WHOLE = 400  # samples of a half up to which everything is decomposed
-SMALLEST = 2  # samples of a group in a half
 TURNS = 12  # of all samples, of each number of directions
-GROWTH = 1.4  # from one number of directions of a half to the next
 
 
 @dataclass(frozen=True)
@@ -51,67 +46,6 @@ class Tested:
         spread = self.overlaps.std(axis=0, ddof=1) if len(self.overlaps) else np.full(self.number, np.nan)
         error: Floats = spread / np.sqrt(len(self.overlaps))
         return error
-
-
-class Halves:
-    """Random halves of the pool, with the groups of each at the multiplier of all samples.
-
-    How many directions tell a group from the others differs from half to half, so the groups of several numbers count.
-    ``past`` of the halves are left out: those of an earlier draw with that seed.
-    """
-
-    def __init__(self, pool: Pool, multiplier: float, most: int, seed: int, past: int = 0) -> None:
-        self._n, self._seed = len(pool.rows), seed
-        self._columns = min(most, self._n // 2 - 1)
-        self._difference = pool.target - multiplier * pool.reference
-        self._random = np.random.default_rng([seed, 1])
-        for _ in range(past):
-            self._places()
-
-    def groups(self, count: int) -> list[tuple[NDArray[np.int64], Marks]]:
-        """Of the next ``count``: the places in the pool (m,), and the groups (m, G)."""
-        drawn = self.draw(count) if self._columns else []  # of three samples there are no halves
-        if not drawn:
-            return []
-        columns: list[list[Floats]] = [[] for _ in drawn]
-        moments = np.stack([third_moments(half) for _, half in drawn])
-        for number, turned in turns(moments, _numbers(self._columns), self._seed):
-            for each, (_, half), turn in zip(columns, drawn, turned, strict=True):
-                each.append(half[:, :number] @ turn)
-        return [
-            (places, indicators(members(np.concatenate(each, axis=1), SMALLEST), len(places)))
-            for each, (places, _) in zip(columns, drawn, strict=True)
-        ]
-
-    def draw(self, count: int) -> list[tuple[NDArray[np.int64], Floats]]:
-        """The next ``count``: the places in the pool (m,), and their directions (m, k)."""
-        return [self._directions() for _ in range(count)]
-
-    def _places(self) -> NDArray[np.int64]:
-        return np.sort(self._random.choice(self._n, self._n // 2, replace=False))
-
-    def _directions(self) -> tuple[NDArray[np.int64], Floats]:
-        places = self._places()
-        part = self._difference[np.ix_(places, places)]
-        m, k = len(places), self._columns
-        if m <= WHOLE:
-            columns = scipy.linalg.eigh(part, subset_by_index=[m - k, m - 1], check_finite=False)[1]
-            return places, oriented(columns[:, ::-1])
-        start = np.random.default_rng(0).standard_normal(m)
-        values, columns = eigsh(part, k=k, which="LA", v0=start, ncv=min(m, 2 * k + 20), tol=1e-5)
-        return places, oriented(columns[:, np.argsort(-values)])
-
-
-def _numbers(most: int) -> list[int]:
-    """Numbers of directions up to ``most``, each about 1.4 times the one before.
-
-    >>> _numbers(20)
-    [1, 2, 3, 4, 6, 8, 11, 15, 20]
-    """
-    numbers = [1]
-    while numbers[-1] < most:
-        numbers.append(min(most, max(numbers[-1] + 1, round(GROWTH * numbers[-1]))))
-    return numbers
 
 
 def search_numbers(
@@ -143,14 +77,15 @@ def search_numbers(
     if number is not None:
         numbers = [*(n for n in numbers if n < number), number]
     drawn = Halves(pool, multiplier, k, seed).groups(halves)
-    tried: list[Tested] = []
+    best, most = None, -1.0
     for last, found in turns(np.tile(third_moments(columns), (TURNS, 1, 1, 1)), numbers, seed):
-        if last == number:
-            tried = []
-        for turn in found:
-            tested = Tested(last, turn, np.empty((0, last)))
-            tried.append(replace(tested, overlaps=_overlaps(_marks(tested, columns, pool), drawn)))
-    return max(tried, key=lambda tested: _score(tested, columns, pool))
+        for turn in found if last == number or number is None else ():
+            marks = _marks(columns[:, :last] @ turn, pool)
+            tested = Tested(last, turn, _overlaps(marks, drawn))
+            if (score := _score(marks, tested.stability, pool)) > most:
+                best, most = tested, score
+    assert best is not None
+    return best
 
 
 def with_more_halves(
@@ -161,7 +96,8 @@ def with_more_halves(
     The halves that are there stay the first ones.
     """
     halves = Halves(pool, multiplier, columns.shape[1], seed, past=len(tested.overlaps))
-    mine, lost = _marks(tested, columns, pool), _lost(tested, columns, pool)
+    mine = _groups(tested, columns, pool)
+    lost = _lost(mine, tested.stability, pool)
     while len(tested.overlaps) + HALVES <= MORE:
         near = np.abs(tested.stability - bound) < NEAR * tested.error
         if not (near & lost).any():
@@ -171,10 +107,13 @@ def with_more_halves(
     return tested
 
 
-def _marks(tested: Tested, columns: Floats, pool: Pool) -> Marks:
-    """(p, T) the groups of the pool's samples: those of the turned columns' part there."""
-    turned = columns[pool.rows][:, : tested.number] @ tested.turn
-    return indicators(members(turned), len(pool.rows))
+def _groups(tested: Tested, columns: Floats, pool: Pool) -> Marks:
+    return _marks(columns[:, : tested.number] @ tested.turn, pool)
+
+
+def _marks(turned: Floats, pool: Pool) -> Marks:
+    """(p, T) the groups of the pool's samples: those of the turned columns' (n, T) part there."""
+    return indicators(members(turned[pool.rows]), len(pool.rows))
 
 
 def _overlaps(mine: Marks, drawn: Sequence[tuple[NDArray[np.int64], Marks]]) -> Floats:
@@ -185,17 +124,21 @@ def _overlaps(mine: Marks, drawn: Sequence[tuple[NDArray[np.int64], Marks]]) -> 
 
 def repeats(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
     """(T,) whether the target does not tell the group of a column from that of a more stable one."""
-    same = pool.same(_marks(tested, columns, pool))
-    order = np.argsort(-np.nan_to_num(tested.stability), kind="stable")
-    found = np.zeros(tested.number, dtype=np.bool_)
+    return _repeats(_groups(tested, columns, pool), tested.stability, pool)
+
+
+def _repeats(marks: Marks, stability: Floats, pool: Pool) -> NDArray[np.bool_]:
+    same = pool.same(marks)
+    order = np.argsort(-np.nan_to_num(stability), kind="stable")
+    found = np.zeros(len(order), dtype=np.bool_)
     for rank, place in enumerate(order):
         first = [other for other in order[:rank] if not found[other]]
         found[place] = same[place, first].any()
     return found
 
 
-def _lost(tested: Tested, columns: Floats, pool: Pool) -> NDArray[np.bool_]:
-    return is_lost(*pool.apart(_marks(tested, columns, pool))) & ~repeats(tested, columns, pool)
+def _lost(marks: Marks, stability: Floats, pool: Pool) -> NDArray[np.bool_]:
+    return is_lost(*pool.apart(marks)) & ~_repeats(marks, stability, pool)
 
 
 def may_hold_more(tested: Tested, columns: Floats, pool: Pool, bound: float, seed: int = 0) -> bool:
@@ -208,17 +151,19 @@ def may_hold_more(tested: Tested, columns: Floats, pool: Pool, bound: float, see
     k = columns.shape[1]
     if tested.number <= k - SPARE and 2 * stable_groups(tested, columns, pool, bound) >= tested.number:
         return False
-    *_, (_, (turn,)) = turns(third_moments(columns)[None], _numbers(k), seed)
-    return bool(_lost(Tested(k, turn, np.empty((0, k))), columns, pool).sum() > k - SPARE)
+    *_, (_, (turn,)) = turns(third_moments(columns)[None], rising_numbers(k), seed)
+    return bool(_lost(_marks(columns @ turn, pool), np.zeros(k), pool).sum() > k - SPARE)
 
 
 def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> int:
     """How many groups are lost and come back as often as the bound asks."""
-    return int(((tested.stability >= bound) & _lost(tested, columns, pool)).sum())
+    lost = _lost(_groups(tested, columns, pool), tested.stability, pool)
+    return int((lost & (tested.stability >= bound)).sum())
 
 
-def _score(tested: Tested, columns: Floats, pool: Pool) -> float:
-    if not len(tested.overlaps):
+def _score(marks: Marks, stability: Floats, pool: Pool) -> float:
+    counted = np.flatnonzero(stability > BY_CHANCE)  # what is less stable counts for nothing, and is no group's first
+    if not len(counted):
         return 0.0
-    counts = np.clip((tested.stability - BY_CHANCE) / (SURE - BY_CHANCE), 0, 1)
-    return float(counts[_lost(tested, columns, pool)].sum())
+    counts = np.clip((stability[counted] - BY_CHANCE) / (SURE - BY_CHANCE), 0, 1)
+    return float(counts[_lost(marks[:, counted], stability[counted], pool)].sum())
