@@ -26,11 +26,9 @@ from koda_audit.host_tasks.discrepancy_report import (
     READING,
     quality_section,
     sections,
-    strongest_groups,
-    unlike_groups,
-    unlike_section,
     widths_section,
 )
+from koda_audit.host_tasks.discrepancy_summary import strongest_groups, unlike_groups, unlike_section
 from koda_audit.host_tasks.protocol import Inputs
 
 

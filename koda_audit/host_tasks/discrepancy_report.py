@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,6 @@ from koda_audit.embeddings.container import Embeddings
 
 SHOWN = 12  # samples a grid
 WIDE, CLEAN = 0.5, 0.8  # share of the samples in findings, and fit of a clean group, for a word of warning
-UNLIKE = 8  # groups in the table of those that the models differ on
 SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
 WITNESSES = ("text", "image", "captions", "classes")
 
@@ -43,7 +41,7 @@ def sections(
     found: Discrepancies, target: Embeddings, reference: Embeddings, members: pd.DataFrame, way: str
 ) -> list[Section]:
     """The findings of one way with their pictures; what is none is folded away, and has no picture."""
-    ours, theirs = _names(target, reference)
+    ours, theirs = names_of(target, reference)
     table = _table(found, target, reference)
     is_finding = found.groups["finding"].astype(bool)
     findings, others = table[is_finding], table[~is_finding]
@@ -123,11 +121,11 @@ def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
 
 
 def _table(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    ours, theirs = _names(target, reference)
+    ours, theirs = names_of(target, reference)
     groups = found.groups
     scores = {
         f"{heading.replace('_at_', '@')}, {name}": groups[f"{heading}_{role}"]
-        for heading in (_heading(groups),)
+        for heading in (heading_of(groups),)
         if heading
         for role, name in (("target", ours), ("reference", theirs))
     }
@@ -148,7 +146,7 @@ def _table(found: Discrepancies, target: Embeddings, reference: Embeddings) -> p
         {
             "group": groups["group"],
             "samples": groups["n"],
-            "verdict": _verdicts(groups),
+            "verdict": verdicts_of(groups),
             **scores,
             "shared words": groups["theme"],
             **said,
@@ -164,14 +162,14 @@ def _table(found: Discrepancies, target: Embeddings, reference: Embeddings) -> p
     )
 
 
-def _verdicts(groups: pd.DataFrame) -> list[str]:
+def verdicts_of(groups: pd.DataFrame) -> list[str]:
     return [
         f"{verdict}, near the bound" if near else verdict
         for verdict, near in zip(groups["verdict"], groups["near"], strict=True)
     ]
 
 
-def _heading(groups: pd.DataFrame) -> str:
+def heading_of(groups: pd.DataFrame) -> str:
     """What tells whether a model can do its task on a group, or ""."""
     return next((name for name in TOLD.values() if f"{name}_target" in groups and f"{name}_reference" in groups), "")
 
@@ -179,7 +177,7 @@ def _heading(groups: pd.DataFrame) -> str:
 def _grids(
     found: Discrepancies, target: Embeddings, reference: Embeddings, members: pd.DataFrame, way: str
 ) -> list[SampleGrid]:
-    ours, theirs = _names(target, reference)
+    ours, theirs = names_of(target, reference)
     known = sample_texts(target)
     grids = []
     for record in found.groups.to_dict("records"):
@@ -207,7 +205,7 @@ def quality_section(found: Discrepancies, target: Embeddings, reference: Embeddi
     measures = [m for m in SHOWN_MEASURES if (quality["measure"] == m).any()]
     if not measures:
         return []
-    ours, theirs = _names(target, reference)
+    ours, theirs = names_of(target, reference)
     rows = []
     for group in (None, *found.groups[found.groups["finding"].astype(bool)]["group"]):
         part = quality[quality["group"].isna() if group is None else quality["group"] == group]
@@ -237,7 +235,7 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
     classes = 0 if target.class_text is None else len(target.class_text)
     whole = quality[quality["group"].isna()].set_index(["model", "measure"])["low"]
     said = []
-    for role, name in zip(("target", "reference"), _names(target, reference), strict=True):
+    for role, name in zip(("target", "reference"), names_of(target, reference), strict=True):
         for measure, chance in (
             ("zeroshot_accuracy", 1 / classes if classes else math.inf),
             ("image_to_text_recall@5", 5 / len(target)),
@@ -252,80 +250,7 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
     )
 
 
-def strongest_groups(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    """All findings of one way, or else the first group, in words that hold for both ways."""
-    best = found.groups[: max(int(found.groups["finding"].sum()), 1)]
-    return _summary(best, *_names(target, reference))
-
-
-def _summary(best: pd.DataFrame, ours: str, theirs: str) -> pd.DataFrame:
-    heading = _heading(best)
-    scores: Mapping[str, Any] = {
-        f"{heading.replace('_at_', '@')}, {column}": best[f"{heading}_{role}"]
-        for column, role in (("groups", "target"), ("does not", "reference"))
-        if heading
-    }
-    return pd.DataFrame(
-        {
-            "groups": ours,
-            "does not": theirs,
-            "samples": best["n"],
-            "verdict": best["verdict"],
-            **scores,
-            "shared words": best["theme"],
-            "stability": best["stability"],
-            "retention": best["retention"],
-            "excess": best["excess"],
-            "group": best["group"],
-        }
-    )
-
-
-def unlike_groups(found: Discrepancies, target: Embeddings, reference: Embeddings) -> pd.DataFrame:
-    """The groups of one way with what both models get right of them, stable or not."""
-    groups, heading = found.groups, _heading(found.groups)
-    if not heading:
-        return pd.DataFrame()
-    return pd.DataFrame(
-        {
-            "held together by": target.meta.get("model", "target"),
-            "group": groups["group"],
-            "samples": groups["n"],
-            **{
-                f"{heading.replace('_at_', '@')}, {name}": groups[f"{heading}_{role}"]
-                for role, name in zip(("target", "reference"), _names(target, reference), strict=True)
-            },
-            "verdict": _verdicts(groups),
-            "stability": groups["stability"],
-            "shared words": groups["theme"],
-        }
-    )
-
-
-def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embeddings) -> list[Section]:
-    """The groups of both ways on which the models differ most in what they get right."""
-    table = pd.concat(ways, ignore_index=True)
-    if table.empty:
-        return []
-    ours, theirs = _names(target, reference)
-    heading = str(table.columns[3]).removesuffix(f", {ours}")
-    change = table[f"{heading}, {ours}"] - table[f"{heading}, {theirs}"]
-    table.insert(3, "change", change)
-    table = table.sort_values("change", key=abs, ascending=False, kind="stable")
-    table = table[table["change"] != 0].head(UNLIKE)
-    if table.empty:
-        return []
-    first = ["change", f"{heading}, {ours}", f"{heading}, {theirs}", "samples", "verdict", "shared words"]
-    columns = [*first, *(column for column in table if column not in first)]
-    text = (
-        f"The groups on which the {heading} of the two models differs most: *change* is that of {escape(ours)} minus "
-        f"that of {escape(theirs)}. These groups were searched for, and many are small: one that is no finding may be "
-        "chance."
-    )
-    return [Section(f"Groups on which {ours} and {theirs} differ most in {heading}", text, table[columns])]
-
-
-def _names(target: Embeddings, reference: Embeddings) -> tuple[str, str]:
+def names_of(target: Embeddings, reference: Embeddings) -> tuple[str, str]:
     return str(target.meta.get("model", "target")), str(reference.meta.get("model", "reference"))
 
 
