@@ -1,9 +1,9 @@
 """Peak memory of the reduced path over embeddings that lie in shards on disk, for growing numbers of samples.
 
-Each n runs in a process of its own, from opening the two models' shards to the exact coherences of ten directions. At
-the largest n as much lies on disk as the peak is, and nothing of the peak but ids and directions (n T numbers) grows
-with it. The floor counts the flops of the Gram matrix, n D^2, over the rate of a large product, and one reading of the
-shards over the bandwidth of memory; widths, directions and exact coherences come on top.
+Each n runs in a process of its own, from opening the two models' shards to the verdict on every group. At the largest n
+as much lies on disk as the peak is, and nothing of the peak but ids, groups and directions (n T numbers) grows with it.
+The floor counts the flops of the Gram matrix, n D^2, over the rate of a large product, and one reading of the
+shards over the bandwidth of memory; widths, directions, groups and exact coherences come on top.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ GROUPS, LOST, COLUMNS = 40, 8, 256  # columns of the image and of the text
 def side(folder: str, n_features: int) -> Figures:
     with measured() as figures:
         target, reference = (Embeddings.load(Path(folder) / role) for role in ("target", "reference"))
-        found = find_discrepancies(
-            target, reference, path="reduced", n_features=n_features, n_directions=10, halves=0, device="cpu"
-        )
+        found = find_discrepancies(target, reference, path="reduced", n_features=n_features, device="cpu")
     flops, size = len(target) * (4 * n_features) ** 2, sum(path.stat().st_size for path in Path(folder).rglob("*.npy"))
     figures["floor"] = flops / product_rate() + size / memory_rate()
     figures["disk"] = size / 2**30
+    figures["findings"] = int(found.groups["finding"].sum())
     figures["gap"] = found.subspace["duality_gap"] / found.subspace["used_target"]
     return figures
 
@@ -84,11 +83,12 @@ def run(options: argparse.Namespace) -> None:
                 "of the first": None if first is None else figures["peak"] / first,
                 "seconds": figures["seconds"],
                 "floor s": figures["floor"],
+                "findings": figures["findings"],
                 "gap / value": figures["gap"],
             }
         )
     show(
-        f"{4 * options.frequencies} columns, ten directions",
+        f"{4 * options.frequencies} columns, whole calls",
         rows,
         "of the first: peak over that of the first row; memory that does not grow with n stays near 1.",
     )

@@ -76,11 +76,11 @@ def search_numbers(
     numbers = [*range(least, k + 1, STEP if k > FIRST else 1)]
     if number is not None:
         numbers = [*(n for n in numbers if n < number), number]
-    drawn = Halves(pool, multiplier, k, seed).groups(halves)
+    part, drawn = columns[pool.rows], Halves(pool, multiplier, k, seed).groups(halves)
     best, most = None, -1.0
     for last, found in turns(np.tile(third_moments(columns), (TURNS, 1, 1, 1)), numbers, seed):
         for turn in found if last == number or number is None else ():
-            marks = _marks(columns[:, :last] @ turn, pool)
+            marks = _marks(part[:, :last] @ turn)
             tested = Tested(last, turn, _overlaps(marks, drawn))
             if (score := _score(marks, tested.stability, pool)) > most:
                 best, most = tested, score
@@ -108,12 +108,12 @@ def with_more_halves(
 
 
 def _groups(tested: Tested, columns: Floats, pool: Pool) -> Marks:
-    return _marks(columns[:, : tested.number] @ tested.turn, pool)
+    return _marks(columns[pool.rows, : tested.number] @ tested.turn)
 
 
-def _marks(turned: Floats, pool: Pool) -> Marks:
-    """(p, T) the groups of the pool's samples: those of the turned columns' (n, T) part there."""
-    return indicators(members(turned[pool.rows]), len(pool.rows))
+def _marks(turned: Floats) -> Marks:
+    """(p, T) the groups of the pool's samples: those of the turned columns' part there."""
+    return indicators(members(turned), len(turned))
 
 
 def _overlaps(mine: Marks, drawn: Sequence[tuple[NDArray[np.int64], Marks]]) -> Floats:
@@ -152,7 +152,7 @@ def may_hold_more(tested: Tested, columns: Floats, pool: Pool, bound: float, see
     if tested.number <= k - SPARE and 2 * stable_groups(tested, columns, pool, bound) >= tested.number:
         return False
     *_, (_, (turn,)) = turns(third_moments(columns)[None], rising_numbers(k), seed)
-    return bool(_lost(_marks(columns @ turn, pool), np.zeros(k), pool).sum() > k - SPARE)
+    return bool(_lost(_marks(columns[pool.rows] @ turn), np.zeros(k), pool).sum() > k - SPARE)
 
 
 def stable_groups(tested: Tested, columns: Floats, pool: Pool, bound: float) -> int:
