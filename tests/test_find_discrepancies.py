@@ -252,6 +252,36 @@ def test_the_order_of_the_rows_does_not_change_what_is_chosen() -> None:
     np.testing.assert_allclose(np.sort(one.groups.stability), np.sort(other.groups.stability), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-20])
+def test_directions_that_hold_nothing_are_not_read(scale: float) -> None:
+    """Of 16 columns in all: beyond them a direction is any vector of a null space, which rounding and order choose."""
+    random = np.random.default_rng(1)
+    other = random.standard_normal((120, 8))
+    held = other.copy()
+    for start in (0, 12, 24):
+        held[start : start + 12] = held[start] + 0.1 * random.standard_normal((12, 8))
+    ids, order = [f"s{row}" for row in range(120)], random.permutation(120)
+    theirs = Embeddings(other, ids=ids)
+    settings: dict[str, Any] = {"modality": "image", "kernel": "cosine", "halves": 8}
+    one = find_discrepancies(Embeddings(held, ids=ids), theirs, **settings)
+    again = Embeddings(scale * held[order], ids=[ids[row] for row in order])
+    two = find_discrepancies(again, theirs, **settings)
+    assert one.groups["finding"].sum() == 3
+    assert one.groups["verdict"].tolist() == two.groups["verdict"].tolist()
+    assert [set(part["id"]) for _, part in one.subsets.groupby("group")] == [
+        set(part["id"]) for _, part in two.subsets.groupby("group")
+    ]
+
+
+@pytest.mark.parametrize("kernel", ["cosine", "polynomial"])
+def test_samples_that_are_all_one_to_a_kernel_are_refused(kernel: str) -> None:
+    model = Embeddings(np.random.default_rng(0).standard_normal((20, 3)))
+    constant = Embeddings(np.ones((20, 3)), meta={"model": "blank"})
+    for pair in ((constant, model), (model, constant)):
+        with pytest.raises(InputError, match=f"blank: all samples are one to the kernel '{kernel}'"):
+            find_discrepancies(*pair, modality="image", kernel=kernel)
+
+
 @pytest.mark.parametrize(
     "settings", [{"n_directions": 6, "halves": 3}, {"path": "sample", "n_features": 150, "n_directions": 4}]
 )

@@ -89,7 +89,8 @@ class Pool:
                 across = (sums @ group - inside) / (sizes * (len(kernel) - sizes))
                 held.append((within, across))
             (within, across), (kept, beyond) = held
-            undefined = np.where(sizes == len(self.rows), np.nan, 0.0)  # all samples: there are no others
+            # all samples have no others, and samples that are nothing to one another are no group
+            undefined = np.where((sizes == len(self.rows)) | (within <= 0), np.nan, 0.0)
             return 1 - across / within + undefined, (kept - beyond) / (within - across)
 
 

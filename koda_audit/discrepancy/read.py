@@ -31,7 +31,9 @@ def read(found: Search, given: int | None, halves: int, bound: float = MIN_STABI
     if _in_order(found):
         return found, Tested(found.columns.shape[1], np.eye(found.columns.shape[1]), np.empty((0, 0)))
     multiplier, seed = float(found.contrast.multiplier[0]), found.plan.seed
-    number = given if given is not None or halves else min(PRICED, found.columns.shape[1])
+    number = None
+    if given is not None or not halves:
+        number = min(PRICED if given is None else given, found.columns.shape[1])
     tested = search_numbers(found.columns, found.pool, multiplier, halves, seed, number)
     most = min(MOST, found.sides.n // FEWEST)
     while number is None and (least := found.columns.shape[1]) < most:

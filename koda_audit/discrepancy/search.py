@@ -24,6 +24,8 @@ from koda_audit.discrepancy.turn import oriented
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.errors import InputError
 
+NOTHING = 1e-6  # of the largest coherence in the target: rounding
+
 
 @dataclass(frozen=True)
 class Search:
@@ -45,7 +47,13 @@ class Search:
 
     @cached_property
     def columns(self) -> NDArray[np.float64]:
-        return oriented(self.contrast.directions)
+        """(n, k) the directions up to the first that the target holds nothing of, at least one.
+
+        Those are any vectors of a null space, and other ones where the samples come in another order.
+        """
+        held = self.contrast.target > NOTHING * self.contrast.target.max()
+        count = len(held) if held.all() else max(int(held.argmin()), 1)
+        return oriented(self.contrast.directions[:, :count])
 
     def with_columns(self, count: int) -> Search:
         """With ``count`` directions, at the same price of coherence in the reference."""
@@ -124,6 +132,12 @@ def search(
     sigmas = {role: widths[role].sigmas if widths else {} for role in models}
     blocks = {role: kernel_blocks(kernel, vectors[role], sigmas[role]) for role in models}
     sides = Sides(vectors, sigmas, kernel, place)
+    pool = Pool.of(rows, blocks["target"], blocks["reference"])
+    for role, model in models.items():
+        if getattr(pool, role).min() > 1 - NOTHING:
+            raise InputError(
+                f"{_name(model, role)}: all samples are one to the kernel '{kernel}', and none can be told from another"
+            )
     operators = Operators.of(sides, how)
     contrast, used = solve(operators, how)
     return Search(
@@ -131,7 +145,7 @@ def search(
         sides=sides,
         widths=widths,
         blocks=blocks,
-        pool=Pool.of(rows, blocks["target"], blocks["reference"]),
+        pool=pool,
         operators=operators,
         asked=how,
         plan=used,
@@ -154,4 +168,8 @@ def _bandwidth(vectors: Mapping[str, Vectors], model: Embeddings, role: str, see
         return fit_bandwidth(vectors, TARGET, seed)
     except InputError as error:
         remedy = "; modality='image' leaves the texts out" if "text" in vectors else ""
-        raise InputError(f"{model.meta.get('model', 'the ' + role)}: {error}{remedy}") from error
+        raise InputError(f"{_name(model, role)}: {error}{remedy}") from error
+
+
+def _name(model: Embeddings, role: str) -> str:
+    return str(model.meta.get("model", f"the {role}"))
