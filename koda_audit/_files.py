@@ -96,7 +96,16 @@ def checked_folder(place: str | Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as stream:
-        stream.write(text.encode())
+        stream.write(utf8(text))
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8, with half a character, which JSON can name, spelled out.
+
+    >>> utf8(chr(0xD800))
+    b'\\\\ud800'
+    """
+    return text.encode(errors="backslashreplace")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -104,17 +113,17 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     safe = table.copy()
     for column in safe.columns:
         if safe[column].dtype.kind not in "fiub":
-            safe[column] = [_inert(value) if isinstance(value, str) else value for value in safe[column]]
+            safe[column] = [inert(value) if isinstance(value, str) else value for value in safe[column]]
     text = safe.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # would end a line for many readers, and is not quoted by itself
         text = safe.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_text(path, text)
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """What neither a spreadsheet nor a terminal obeys: a leading apostrophe, control characters spelled out.
 
-    >>> _inert("=1+1"), _inert(f"a{chr(27)}[31m")
+    >>> inert("=1+1"), inert(f"a{chr(27)}[31m")
     ("'=1+1", 'a\\\\x1b[31m')
     """
     text = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

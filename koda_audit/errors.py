@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+from koda_audit.document import printable
+
 
 class KodaAuditError(Exception):
     """Something that the caller can mend; the message says what and how."""
@@ -57,7 +59,7 @@ def one_line_warnings() -> Iterator[None]:
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, KodaAuditWarning):
-            print(f"koda_audit: warning: {message}", file=sys.stderr)
+            print(f"koda_audit: warning: {printable(str(message))}", file=sys.stderr)
         else:
             shown(message, category, *where, **more)
 

@@ -4,6 +4,7 @@ import pytest
 
 from koda_audit.data.address import check_address, check_plain
 from koda_audit.errors import InputError
+from koda_audit.suite.names import with_variables
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,14 @@ def test_a_path_passes(path: str) -> None:
 def test_a_path_that_a_shell_obeys_is_refused(path: str) -> None:
     with pytest.raises(InputError, match=r"the root '(.|\s)*clip_benchmark hands it to a shell"):
         check_plain("the root", path)
+
+
+def test_an_address_takes_no_variable_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite of somebody else's would send it there."""
+    monkeypatch.setenv("TOKEN", "secret")
+    monkeypatch.setenv("SCHEME", "http")
+    assert with_variables("data/${TOKEN}") == "data/secret"
+    for address in ("http://127.0.0.1/${TOKEN}/x", "${SCHEME}://127.0.0.1/x"):
+        with pytest.raises(InputError, match="is an address, which takes no environment variable") as error:
+            with_variables(address)
+        assert "secret" not in str(error.value)

@@ -288,6 +288,20 @@ def test_what_pillow_cannot_show_as_it_is_is_named(raw: bytes, message: str, tmp
     assert "BytesIO" not in str(caught.value)
 
 
+def test_no_image_of_a_host_dataset_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow, which the host opens files with, would start Ghostscript for an EPS under any name."""
+    program, started = tmp_path / "gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n%%EOF\n")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "EPS"
+        with pytest.raises(OSError, match="Ghostscript"):
+            image.load()
+    assert not started.exists()
+
+
 def test_a_host_dataset_is_held_to_the_same() -> None:
     deep = ("id", Image.new("I;16", (2, 2)))
     rows = HostSamples([(deep, 0), (("id", Image.new("L", (2, 2))), ["a", " "])], "captions", "theirs")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from gate_audits import hits, number, write_audit
+
+from koda_audit.errors import KodaAuditWarning, one_line_warnings
 
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 CODE = "import sys; from koda_audit.cli import main; sys.exit(main())"
@@ -83,3 +86,10 @@ def test_what_cannot_be_encoded_is_spelled_out() -> None:
         [sys.executable, "-c", code], env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
     )
     assert done.stdout == b"a \\u2013 b\nc\n"
+
+
+def test_a_warning_is_one_line_that_no_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    with one_line_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("class '\x1b[41mred'\nis empty", KodaAuditWarning, stacklevel=1)
+    assert capsys.readouterr().err == "koda_audit: warning: class ' [41mred' is empty\n"

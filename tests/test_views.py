@@ -119,7 +119,7 @@ def test_spectra_with_eigenvalues_that_have_no_logarithm(monkeypatch):
     values = pd.DataFrame({"target": [0.5, 0.1, 0.0], "reference": [0.15, 1e-9, -1e-18]})
     shown = texts(monkeypatch, spectra, values, 0.02, {"target": "a", "reference": "b"})
     assert "Largest eigenvalue of the kernel: 0.5 in a and 0.15 in b" in shown
-    assert "ε = 0.02, most that a direction may have in b" in shown
+    assert "ε = 0.02, mean of the leading directions in b" in shown
     assert not any("ε" in text for text in texts(monkeypatch, spectra, values, None, NAMES))
 
 

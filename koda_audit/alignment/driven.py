@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from koda_audit._arrays import OnDevice, chosen
+from koda_audit._files import inert
 from koda_audit._kernels.bandwidth import fit_bandwidth
 from koda_audit._kernels.table import KERNELS, kernel_blocks
 from koda_audit.discrepancy.findings import measures
@@ -78,10 +79,11 @@ def member_rows(members: pd.DataFrame, ids: Sequence[str]) -> NDArray[np.int64]:
     Raises:
         InputError: a member that is not there.
 
-    >>> member_rows(pd.DataFrame({"id": ["c", "a"]}), ["a", "b", "c"]).tolist()
+    >>> member_rows(pd.DataFrame({"id": ["c", "'-a"]}), ["-a", "b", "c"]).tolist()
     [2, 0]
     """
-    row_of = {sample: row for row, sample in enumerate(ids)}
+    row_of = {inert(sample): row for row, sample in enumerate(ids)}  # as a CSV of ours has them
+    row_of |= {sample: row for row, sample in enumerate(ids)}
     missing = [sample for sample in members["id"] if sample not in row_of]
     if missing:
         raise InputError(f"{len(missing)} members are not among these samples (first: {missing[0]})")

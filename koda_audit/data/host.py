@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from koda_audit.data.dataset import Kind, Target, check_depth, sentence, some_captions
 from koda_audit.errors import DataError
+
+EpsImagePlugin.gs_binary = False  # Pillow would start Ghostscript on a file that is named .jpg and is PostScript
 
 
 class HostSamples:

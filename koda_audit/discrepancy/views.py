@@ -91,7 +91,7 @@ def spectra(spectrum: pd.DataFrame, epsilon: float | None, names: Mapping[str, s
             values = spectrum[role].where(spectrum[role] > 0).to_numpy(dtype=float)
             axes.plot(ranks, values, marker=marker, markersize=6, color=ROLE_COLOURS[role], label=shown[role])
         if epsilon is not None and epsilon > 0:
-            label = f"ε = {epsilon:.3g}, most that a direction may have in {shown['reference']}"
+            label = f"ε = {epsilon:.3g}, mean of the leading directions in {shown['reference']}"
             axes.axhline(epsilon, color=INK, linestyle="--", linewidth=1.2, label=label)
         axes.set_yscale("log")
         low, high = axes.get_ylim()

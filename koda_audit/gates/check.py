@@ -20,6 +20,7 @@ from koda_audit._files import (
     reason,
     remove_abandoned,
     replace_folder,
+    utf8,
     write_json,
 )
 from koda_audit._options import several
@@ -106,8 +107,7 @@ def accept(run: str | Path, output: str | Path) -> int:
     if not count:
         raise InputError(f"{folder} has no numbers to accept")
     load_outcomes(folder / OUTCOMES)
-    if target.is_symlink() or (target.exists() and not (target / ACCEPTED).is_file()):
-        raise InputError(f"{target} exists and is no baseline: choose another folder")
+    _check_replaceable(target)
     check_writable(target.parent, "the folder of --output")
     remove_abandoned(target)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -130,13 +130,29 @@ def accept(run: str | Path, output: str | Path) -> int:
     return int(count)
 
 
+def _check_replaceable(target: Path) -> None:
+    """Refuse a folder that holds anything but an earlier baseline."""
+    if target.is_symlink() or (target.exists() and not (target / ACCEPTED).is_file()):
+        raise InputError(f"{target} exists and is no baseline: choose another folder")
+    if not target.exists():
+        return
+    try:
+        ours = {ACCEPTED, *json.loads((target / ACCEPTED).read_text("utf-8"))["sha256"]}
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise InputError(f"{target / ACCEPTED} is damaged: remove {target}, or choose another folder") from error
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or path.is_file()}
+    foreign = sorted(found - ours)
+    if foreign:
+        raise InputError(f"{target} holds '{foreign[0]}', which no baseline has: choose another folder")
+
+
 def check_command(args: Namespace) -> int:
     """Print the verdicts, write them where asked, and give their exit code, or 2 for a lost file."""
     found = check(args.run_folder, args.baseline, args.gates)
     print(terminal(found.verdicts))
     wanted: tuple[tuple[Path | None, Callable[[], bytes]], ...] = (
-        (args.json, lambda: json_text([verdict.record() for verdict in found.verdicts]).encode()),
-        (args.markdown, lambda: markdown(found.verdicts).encode()),
+        (args.json, lambda: utf8(json_text([verdict.record() for verdict in found.verdicts]))),
+        (args.markdown, lambda: utf8(markdown(found.verdicts))),
         (args.junit, lambda: junit(found.verdicts)),
     )
     lost = 0

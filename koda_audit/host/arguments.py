@@ -94,7 +94,7 @@ def output_path(args: Namespace, spec: ModelSpec, dataset: str, language: str) -
         "pretrained_full_path": slug(spec.pretrained),
         "task": args.task,
         "dataset": slug(dataset.removeprefix(WEBDATASET)),
-        "language": language,
+        "language": slug(language),
     }
     try:
         name = args.output.format(**fields)

@@ -16,7 +16,7 @@ from koda_audit._files import write_json
 from koda_audit.alignment.fit import calibration_split
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
-from koda_audit.document import Outcome
+from koda_audit.document import Outcome, printable
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
@@ -211,4 +211,4 @@ def _device(args: Namespace) -> str:
 
 def _say(args: Namespace, message: str) -> None:
     if args.verbose:
-        print(message)
+        print("\n".join(map(printable, message.splitlines())))

@@ -17,7 +17,7 @@ from koda_audit.document import Picture, SampleGrid, Section, escape
 from koda_audit.embeddings.container import Embeddings
 
 SHOWN = 12  # samples a grid
-WIDE, CLEAN = 0.5, 0.8  # share of the samples in findings, and fit of a clean group, for a word of warning
+WIDE, CLEAN = 0.4, 0.8  # share of the samples in findings, and fit of a clean group, for a word of warning
 SHOWN_MEASURES = ("pair_cosine", "zeroshot_accuracy", "image_to_text_recall@5", "text_to_image_recall@5")
 WITNESSES = ("text", "image", "captions", "classes")
 
@@ -94,9 +94,10 @@ def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
     share = found.subsets[found.subsets["finding"].astype(bool)]["id"].nunique() / rule["n"]
     throughout = ""
     if share > WIDE and findings["fit"].median() < CLEAN:
+        fit = f"{findings['fit'].median():.2f}"
         throughout = (
-            f" **They hold {share:.0%} of all samples and fit loosely (median {findings['fit'].median():.2f}): the "
-            "models arrange these samples differently throughout, and the groups divide that; single ones say little.**"
+            f"**The findings hold {share:.0%} of all samples and fit loosely (median {fit}): the models arrange these "
+            "samples differently throughout, and the groups divide that; single ones say little.** "
         )
     if rule["preset"] == "paper":
         level = f" among those that reach at most ε = {found.epsilon:.4g} in {theirs}"
@@ -108,15 +109,14 @@ def _explained(found: Discrepancies, ours: str, theirs: str) -> str:
     if (epsilon := found.epsilon) is not None:
         price = f"was set so that the leading {rule['priced_directions']} hold ε = {epsilon:.4g} there in the mean"
     return (
-        f"{subspace['n_directions']} directions over the samples hold most in {ours} at a price of coherence in "
-        f"{theirs} that {price} (the global optimum: the duality gap is {subspace['duality_gap']:.1g}), and were "
-        f"turned within their span until each has its weight on few samples.{used} {count} of {len(groups)} groups are "
-        f"findings: stability at least {rule['min_stability']:g}, separation at least {MARGIN:g}, retention at most "
-        f"{KEPT:g}, and an excess above the floor "
+        f"{throughout}{subspace['n_directions']} directions over the samples hold most in {ours} at a price of "
+        f"coherence in {theirs} that {price} (the global optimum: the duality gap is {subspace['duality_gap']:.1g}), "
+        f"and were turned within their span until each has its weight on few samples.{used} {count} of {len(groups)} "
+        f"groups are findings: stability at least {rule['min_stability']:g}, separation at least {MARGIN:g}, retention "
+        f"at most {KEPT:g}, and an excess above the floor "
         f"({ours} against itself: {against}){doubt}. *Shared words* stand in more of the group's captions than of "
         "the others' (share of the others in brackets). *Fit* says how clean a group is: 1 at best, .64 for none. A "
         "*witness* was not used to find the group; p is how often as many samples at random agree as well."
-        f"{throughout}"
     )
 
 
@@ -219,10 +219,11 @@ def quality_section(found: Discrepancies, target: Embeddings, reference: Embeddi
                     else None
                 )
         rows.append(row)
+    at_chance = _at_chance(quality, target, reference, found.settings["modality"])
     return [
         Section(
             f"What {ours} and {theirs} can do on these groups",
-            f"{_at_chance(quality, target, reference)}On the samples of each finding, beside all samples, with 95 % "
+            f"{at_chance}On the samples of each finding, beside all samples, with 95 % "
             "intervals, which take the group as given. A group that a model no longer clusters may still be told apart "
             "by it.",
             pd.DataFrame(rows),
@@ -230,7 +231,7 @@ def quality_section(found: Discrepancies, target: Embeddings, reference: Embeddi
     ]
 
 
-def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings) -> str:
+def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings, modality: str) -> str:
     """Which of the models is no better than blind guessing on the whole set, so that its texts say nothing."""
     classes = 0 if target.class_text is None else len(target.class_text)
     whole = quality[quality["group"].isna()].set_index(["model", "measure"])["low"]
@@ -244,9 +245,10 @@ def _at_chance(quality: pd.DataFrame, target: Embeddings, reference: Embeddings)
                 said.append(f"{escape(name)} ({measure.replace('_', ' ')}, chance {chance:.3g})")
     if not said:
         return ""
+    remedy = "" if modality == "image" else "; compare the images alone (modality image)"
     return (
         f"**No better than chance on all samples: {', '.join(said)}.** What the texts of such a model say of these "
-        "images means nothing; compare the images alone (modality image). "
+        f"images means nothing{remedy}. "
     )
 
 

@@ -117,7 +117,8 @@ def with_variables(path: str) -> str:
     """``${NAME}`` replaced by the environment variable.
 
     Raises:
-        InputError: it is not set, or the path holds what no path holds.
+        InputError: it is not set, the path holds what no path holds, or it is an address: a suite of somebody else's
+            would send what the environment holds.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -127,7 +128,10 @@ def with_variables(path: str) -> str:
 
     if "\0" in path:
         raise InputError("a path holds no zero byte")
-    return re.sub(r"\$\{(\w+)\}", value, path)
+    found = re.sub(r"\$\{(\w+)\}", value, path)
+    if found != path and is_remote(found):
+        raise InputError(f"'{path}' is an address, which takes no environment variable: write it out")
+    return found
 
 
 def expanded(path: str, base: Path) -> str:

@@ -213,3 +213,32 @@ def test_no_numbers_and_damaged_outcomes_are_not_accepted(home):
     next((home / "worse" / "outcomes").glob("*.safetensors")).write_bytes(b"x")
     with pytest.raises(StoreError, match="differs from its checksum"):
         accept(home / "worse", home / "baseline")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("{}", r"baseline.json is damaged: remove .*, or choose another folder"),
+        ('{"sha256": {}}', r"holds 'src/a.txt', which no baseline has: choose another folder"),
+    ],
+)
+def test_a_folder_that_holds_more_than_a_baseline_is_not_replaced(home, tmp_path, named, said):
+    (tmp_path / "project" / "src").mkdir(parents=True)
+    precious = tmp_path / "project" / "src" / "a.txt"
+    precious.write_text("precious")
+    (tmp_path / "project" / "baseline.json").write_text(named)
+    with pytest.raises(InputError, match=said):
+        accept(home / "first", tmp_path / "project")
+    assert precious.read_text() == "precious"
+
+
+def test_half_a_character_in_a_name_is_spelled_out(home, tmp_path):
+    _files.write_json(tmp_path / "a.json", {"name": "new\ud800"})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"name": "new\ud800"}
+    (home / "half.yaml").write_text('- {metric: acc1, dataset: cifar, model: "new\\ud800", max_drop: 0.01}\n')
+    done = cli(
+        home, "check", "worse", "--gates", "half.yaml", "--baseline", "baseline", "--markdown", "m", "--json", "j"
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert json.loads((home / "j").read_text("utf-8"))[0]["verdict"] == "ERROR"
