@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 POOL = 2_000  # samples: all of them up to here
 MARGIN = 0.3  # least separation of a finding
 KEPT = 0.5  # largest retention of a finding
-SAME = 0.9  # similarity between two groups, in that within the looser one, from which they are one
+SAME = 0.85  # similarity between two groups, in that within the looser one, from which they are one
 
 
 def drawn(ids: Sequence[str], seed: int = 0) -> NDArray[np.int64]:
