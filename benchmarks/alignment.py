@@ -8,7 +8,10 @@ clusters, mean over digits), and with the digit (10). Accuracy is zero-shot. The
 to which the digit accuracy on validation drawings of four more seeds falls by at most .02 in the mean; on these the
 rate of learning was chosen, too. Which drawings: see drawings.py.
 
-FIGURES
+With the ends of single directions, in whose place groups are now, the defaults chose a weight of 30,000: on validation
+drawings the accuracy fell by .013, .015, .018 and .020 with the four weights. On the test drawings the excess fell by
+15 % (5.1 standard deviations), AMI with the ground rose from .010 to .37 (teacher .45), and accuracy fell from .992 to
+.974. With groups it was not measured.
 """
 
 from __future__ import annotations
