@@ -183,7 +183,7 @@ def test_the_number_with_most_groups_that_come_back_is_taken() -> None:
         again, total = repeats(tested, columns, pool), 0.0
         for place in range(tested.number):
             if separation[place] >= 0.3 and retention[place] <= 0.5 and not again[place]:
-                total += min(max(tested.stability[place] - 0.6, 0.0) / 0.2, 1.0)
+                total += min(max(tested.stability[place] - 0.6, 0.0) / 0.25, 1.0)
         return total
 
     chosen = search_numbers(columns, pool, multiplier, halves=8)

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 HALVES = 25
 MORE = 200  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
-BY_CHANCE, SURE = 0.6, 0.8  # stability at which a group begins to count, and counts as one, for a number of directions
+BY_CHANCE, SURE = 0.6, 0.85  # stability at which a group begins to count, and counts as one, for a number of directions
 FIRST = 20  # directions that are tried before more are
 SPARE = 2  # directions that must be left over, else there may be more groups
 MOST = 60
@@ -60,7 +60,7 @@ def search_numbers(
     """The number of directions with the most groups that come back, and the stability of its groups.
 
     The score of a number counts its groups that are lost (``pool.is_lost``), from 0 for a stability of .6 to 1 for one
-    of .8 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound. Twelve
+    of .85 (ours). That is steadier than counting findings, as nothing jumps where a stability passes the bound. Twelve
     turns of each number are tried, as several are nearly as good by the criterion of ``turns``.
 
     Args:
