@@ -63,7 +63,7 @@ def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Secti
     # of a comparison with a finding where there is one: that of others says that there is none
     compared = [done.sections[0] for cell, done in finished.items() if cell.step == "compare"]
     first = max(compared, key=lambda section: "finding" in pd.DataFrame(**section["table"])["verdict"].to_numpy())
-    said = f"{text}\n\nThe strongest group of each comparison, both ways. {first['text']}"
+    said = f"{text}\n\nThe first group of each comparison, both ways. {first['text']}"
     return Section("Summary", said, table, pictures=tuple(_who_sees_what(finished)))
 
 
@@ -95,7 +95,7 @@ def _who_sees_what(finished: Cells) -> Iterator[Picture]:
         found.setdefault(cell.dataset, {}).update({(a, b): max(float(excess), 0.0) for a, b, excess in pairs})
     for dataset, excess in found.items():
         if len({model for pair in excess for model in pair}) > 2:
-            title = f"Excess of the strongest group that one model holds and the other does not, on {dataset}"
+            title = f"Excess of the first group that one model holds and the other does not, on {dataset}"
             picture = model_maps({"": excess}, title, "groups", "does not", highest=None)
             yield Picture(f"discrepancy-{dataset}", title, picture)
 
