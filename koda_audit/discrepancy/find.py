@@ -61,7 +61,8 @@ def find_discrepancies(
         modality: "joint" (product of the image and the text kernel; the first caption of an image, or the prompt of
             its class), "image" or "text".
         kernel: "rbf", Gaussian (widths: the median distance of each modality, times one multiplier a model, such that
-            the leading eigenvalue of K/n is .15 in both); "cosine"; or "polynomial", of degree 3.
+            the leading eigenvalue of K/n is .15 in both); "cosine"; or "polynomial", of degree 3,
+            which depends on the lengths of the vectors.
         features: "exact" kernel matrices, "random" features, or "auto": exact up to 10,000 samples. Whatever finds the
             directions, groups are measured with the exact kernels.
         epsilon: of the mean over the directions, or over the leading 8 where their number is not given, which sets one
