@@ -194,6 +194,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "koda_audit"
 
 
+def default_store() -> Path:
+    """Where embeddings and finished steps lie: ``koda_store`` in the user's cache folder."""
+    return cache_folder().with_name("koda_store")
+
+
 def slug(name: str) -> str:
     """A file name made from any text: no separators, no leading dot, at most 120 characters."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._").encode()[-120:].decode(errors="ignore") or "unnamed"

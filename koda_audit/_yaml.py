@@ -61,6 +61,20 @@ def shown(place: Place) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
+def of_plain(value: Any) -> Written:
+    """Of a value that is there already, which has no lines: all of it is line 0."""
+    return Written(value, {(): 0}, digest(value))
+
+
+def spot(path: Path, line: int) -> str:
+    """Where a reader finds it.
+
+    >>> spot(Path("suite.yaml"), 3), spot(Path("suite"), 0)
+    ('suite.yaml:3', 'suite')
+    """
+    return f"{path}:{line}" if line else str(path)
+
+
 def read_yaml(path: Path) -> Written:
     """Read one YAML document.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from koda_audit._files import check_writable
+from koda_audit._files import check_writable, default_store
 from koda_audit.alignment.driven import member_rows, read_members
 from koda_audit.alignment.fit import calibration_split
 from koda_audit.alignment.operator import Alignment
@@ -22,11 +22,10 @@ from koda_audit.data.load import check_dataset
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError
 from koda_audit.host.arguments import check_numbers, dataset_root
-from koda_audit.host.options import default_store
 from koda_audit.host.runner import embedded, load
-from koda_audit.host_tasks.aligned_choice import Choice, check_share, distinct, label
 from koda_audit.models import LOCAL, ModelSpec, check_model, load_model
 from koda_audit.report.markdown import terminal_table
+from koda_audit.tasks.aligned_choice import Choice, check_share, distinct, label
 
 
 def align(args: argparse.Namespace) -> None:

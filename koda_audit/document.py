@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +36,8 @@ class Picture:
 class Section:
     """One heading of the report: text, then the table, then pictures, then grids.
 
-    What is ``folded`` is there to look up, and closed until then. ``text`` is markdown: what comes from data goes
-    through ``escape``. All other text is escaped by the report.
+    What is ``folded`` is there to look up, and closed until then. ``key`` tells a report what it is. ``text`` is
+    markdown: what comes from data goes through ``escape``. All other text is escaped by the report.
     """
 
     title: str
@@ -46,26 +46,12 @@ class Section:
     grids: tuple[SampleGrid, ...] = ()
     pictures: tuple[Picture, ...] = ()
     folded: bool = False
+    key: str = ""
 
     @property
     def figures(self) -> tuple[Picture | SampleGrid, ...]:
         """All that is shown as a picture, in order."""
         return self.pictures + self.grids
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that one run of a task gives back.
-
-    ``metrics`` are flat numbers (None where a number is not defined); ``settings`` is what they depend on, in plain
-    types, and becomes part of their protocol signature; ``files`` maps a relative path such as
-    ``subsets/direction-1-positive.csv`` to the table that goes there. The first table is also shown on the terminal.
-    """
-
-    metrics: dict[str, float | None]
-    settings: dict[str, Any] = field(default_factory=dict)
-    sections: tuple[Section, ...] = ()
-    files: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def escape(text: str) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
 from koda_audit._gap.table import METRICS as GAP
 from koda_audit._gap.table import VARIANTS
-from koda_audit.registry import measures
+from koda_audit.registry import measures, tasks
 
 P_VALUE = "_p_value"  # of a measure of similarity
 
@@ -180,28 +181,39 @@ def _bare(metrics: Iterable[Metric], but: Iterable[str] = ()) -> Iterator[Metric
         yield replace(metric, bare=not metric.exact and metric.key not in but)
 
 
-def _under(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
+def _prefixed(prefix: str, metrics: Iterable[Metric]) -> dict[str, Metric]:
     return {f"{prefix}{metric.key}": replace(metric, key=f"{prefix}{metric.key}") for metric in metrics}
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         # each comparison is made both ways: what the model groups and the reference does not, and the reverse
-        **_under("koda_", _bare(_KODA)),
-        **_under("koda_reverse_", _bare(_KODA)),
-        **_under(
+        **_prefixed("koda_", _bare(_KODA)),
+        **_prefixed("koda_reverse_", _bare(_KODA)),
+        **_prefixed(
             "gap_",
             (
                 Metric(m.key, m.definition, m.low, m.high, m.better, bare=not m.interval)
                 for m in {**GAP, **VARIANTS}.values()
             ),
         ),
-        **_under("gap_", _DECISIONS),
-        **_under("gaprob_", _bare(_ROBUSTNESS, but=_ANSWERS)),
-        **_under("aligned_", _aligned(_ALIGNED)),
-        **_under("", (*_CLASSIFICATION, *_recalls("", "k"), *_PROBE, *_CLUSTERING)),
+        **_prefixed("gap_", _DECISIONS),
+        **_prefixed("gaprob_", _bare(_ROBUSTNESS, but=_ANSWERS)),
+        **_prefixed("aligned_", _aligned(_ALIGNED)),
+        **_prefixed("", (*_CLASSIFICATION, *_recalls("", "k"), *_PROBE, *_CLUSTERING)),
     }
 )
+
+
+def under(prefix: str) -> tuple[Metric, ...]:
+    """Those of the table whose keys begin so.
+
+    >>> [metric.key for metric in under("koda_near")]
+    ['koda_near']
+    """
+    return tuple(metric for key, metric in METRICS.items() if key.startswith(prefix))
+
+
 # task of a benchmark -> its metrics; those of retrieval are followed by @k
 EVALUATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -220,7 +232,14 @@ def listed(key: str) -> Metric | None:
     >>> listed("image_retrieval_recall@7").meaning
     'share of texts with their image among the k nearest'
     """
-    return METRICS.get(key) or METRICS.get(key.partition("@")[0])
+    base = key.partition("@")[0]
+    return METRICS.get(key) or METRICS.get(base) or _others().get(base)
+
+
+@lru_cache(maxsize=1)
+def _others() -> Mapping[str, Metric]:
+    """Those of the tasks of other packages."""
+    return {metric.key: metric for _, task in tasks().usable() for metric in task.meanings if metric.key not in METRICS}
 
 
 def within(key: str, interval: tuple[float, float] | None) -> tuple[float | None, float | None]:

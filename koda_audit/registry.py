@@ -20,7 +20,7 @@ from koda_audit.errors import InputError, PluginError, unknown
 if TYPE_CHECKING:
     from koda_audit._similarity.protocol import Measure
     from koda_audit.alignment.methods import Method
-    from koda_audit.host_tasks.protocol import Task
+    from koda_audit.tasks.protocol import Task
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         group: str,
         kind: str,
         attributes: tuple[str, ...] = (),
-        protocol: str = "koda_audit/host_tasks/protocol.py",
+        protocol: str = "koda_audit/tasks/protocol.py",
     ) -> None:
         self.group = group
         self.kind = kind
@@ -136,7 +136,11 @@ class Registry(Generic[T]):
 @lru_cache(maxsize=1)
 def tasks() -> Registry[Task]:
     """The tasks of ``clip_benchmark eval`` that come from plugins, ours among them."""
-    return Registry("clip_benchmark.tasks", "task", ("name", "help", "compares", "add_options", "check", "run"))
+    return Registry(
+        "clip_benchmark.tasks",
+        "task",
+        ("name", "help", "prefix", "version", "needs", "Settings", "metrics", "check", "run"),
+    )
 
 
 @lru_cache(maxsize=1)

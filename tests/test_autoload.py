@@ -42,30 +42,30 @@ if __name__ == "__main__":
 """
 MODELS = "TYPE2FUNC = {'open_clip': None}\nMODEL_TYPES = list(TYPE2FUNC)\n"
 PLUGIN = """
-class Task:
-    name = "toy"
-    help = "a toy"
-    compares = False
-    def add_options(self, group): group.add_argument("--toy_size", type=int, default=3)
-    def check(self, options, samples=None): pass
-    def run(self, inputs): pass
-toy = Task()
+from koda_audit.settings import Settings
+from koda_audit.tasks.protocol import Task
 
+class ToySettings(Settings):
+    size: int = 3
+class Toy(Task):
+    name, help, prefix, Settings = "toy", "a toy", "toy", ToySettings
+toy = Toy()
+
+class GreedySettings(Settings):
+    size: int = 3
+    type: str = ""
 class Greedy(Task):
-    name = "greedy"
-    def add_options(self, group):
-        group.add_argument("--greedy_size")
-        group.add_argument("--model")
+    name, help, prefix, Settings = "greedy", "", "model", GreedySettings
 greedy = Greedy()
 
+class DemandingSettings(Settings):
+    size: int
 class Demanding(Task):
-    name = "demanding"
-    def add_options(self, group): group.add_argument("--demanding_size", required=True)
+    name, help, prefix, Settings = "demanding", "", "demanding", DemandingSettings
 demanding = Demanding()
 
 class Shadow(Task):
-    name = "linear_probe"
-    def add_options(self, group): pass
+    name, help, prefix = "linear_probe", "", "shadow"
 shadow = Shadow()
 """
 ENTRIES = "toy = toys:toy\ngreedy = toys:greedy\ndemanding = toys:demanding\nlinear_probe = toys:shadow\n"
@@ -125,12 +125,12 @@ def test_bad_plugins_are_named_and_the_good_one_works(folder):
     code = (
         "import sys; import clip_benchmark.cli as cli; sys.argv = ['x', 'eval', '--task', 'toy']\n"
         "args = cli.get_parser_args()[1]; "
-        "print(args.task, args.toy_size, args.model, 'toy' in args.koda_tasks, hasattr(args, 'greedy_size'))"
+        "print(args.task, args.toy_size, args.model, 'toy' in args.koda_tasks, hasattr(args, 'model_size'))"
     )
     done = python(folder, "-c", code)
     assert done.stdout == "toy 3 ['m'] True False\n", done.stderr
     assert "'greedy' of toys is left out" in done.stderr
-    assert "--demanding_size is required" in done.stderr
+    assert "its setting size is required" in done.stderr
     assert "clip_benchmark has a task of that name" in done.stderr
 
 

@@ -10,8 +10,8 @@ from koda_audit import Embeddings, find_discrepancies
 from koda_audit.discrepancy.describe import COLUMNS
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.document import Section
-from koda_audit.host_tasks.discrepancy_report import quality_section, sections
-from koda_audit.host_tasks.discrepancy_summary import strongest_groups, unlike_groups
+from koda_audit.tasks.discrepancy_report import quality_section, sections
+from koda_audit.tasks.discrepancy_summary import strongest_groups, unlike_groups
 
 GROUP = 20
 

@@ -20,7 +20,7 @@ from koda_audit.discrepancy import memory
 from koda_audit.discrepancy.find import find_both_ways
 from koda_audit.discrepancy.paths import Features
 from koda_audit.discrepancy.result import Discrepancies
-from koda_audit.errors import DataError, InputError
+from koda_audit.errors import DataError, InputError, StoreError
 
 Floats = NDArray[np.float64]
 Pair = tuple[Embeddings, Embeddings]
@@ -520,3 +520,23 @@ def test_both_orders_make_the_gram_matrix_once(pair: Pair, monkeypatch: pytest.M
     monkeypatch.setattr(Features, "chunks", lambda features: passes.append(None) or made(features))
     find_both_ways(*pair, halves=0, path="reduced", n_features=4, n_directions=2)
     assert len(passes) == 3  # one for the matrix, and one each for the directions over the samples
+
+
+def test_what_is_saved_loads_and_is_shown(tmp_path):
+    random = np.random.default_rng(0)
+    a, b = (Embeddings(random.normal(size=(60, 8)), ids=[f"=s{row}" for row in range(60)]) for _ in range(2))
+    found = find_discrepancies(a, b, modality="image", halves=4, n_directions=2)
+    found.save(tmp_path)
+    again = type(found).load(tmp_path)
+    np.testing.assert_array_equal(again.directions, found.directions)
+    assert again.groups["n"].tolist() == found.groups["n"].tolist()
+    assert again.settings == found.settings
+    assert repr(again) == repr(found)
+    assert repr(found).startswith("Discrepancies(60 samples: ")
+    assert repr(found).count("\n") < 5
+    assert "data:image/png;base64," in found._repr_html_()
+    assert len(found.plot().axes) == 1
+    assert found.frame is found.groups
+    (tmp_path / "groups.csv").unlink()
+    with pytest.raises(StoreError, match="groups"):
+        type(found).load(tmp_path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from koda_audit import Embeddings
 from koda_audit._gap.projection import gap_plane
 from koda_audit._gap.table import METRICS as GAP
 from koda_audit._gap.table import VARIANTS
-from koda_audit.document import Outcome
 from koda_audit.errors import InputError
 from koda_audit.host.extension import extend
-from koda_audit.host_tasks import gap, gap_robustness, similarity
-from koda_audit.host_tasks.gap_report import gap_projection
-from koda_audit.host_tasks.gap_robustness_report import robustness_curve
-from koda_audit.host_tasks.protocol import Inputs
-from koda_audit.host_tasks.similarity_report import similarity_map
 from koda_audit.metrics import METRICS, described
+from koda_audit.tasks import gap, gap_robustness, similarity
+from koda_audit.tasks.gap_report import gap_projection
+from koda_audit.tasks.gap_robustness_report import robustness_curve
+from koda_audit.tasks.protocol import Inputs, Outcome, Task, check_task
+from koda_audit.tasks.similarity_report import similarity_map
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*shardshuffle.*"),
@@ -106,10 +105,12 @@ def test_robustness_in_the_runner(captions_wds: Path, tiny_clip: Path, tmp_path:
 
 
 def test_similarity_in_the_runner(captions_wds: Path, tiny_clip: Path, tiny_clip_2: Path, tmp_path: Path) -> None:
-    words = arguments("koda_similarity", captions_wds, tmp_path, tiny_clip, tiny_clip_2)
+    words = [*arguments("koda_similarity", captions_wds, tmp_path, tiny_clip, tiny_clip_2), "--koda_floor", "batch"]
     dump, report = ran(*words, folder=tmp_path)
     assert dump["reference"] == f"local-dir:{tiny_clip},x"
-    assert set(dump["metrics"]) == {f"sim_{modality}_{measure}" for modality in MODALITIES for measure in MEASURES}
+    assert set(dump["metrics"]) == {
+        f"sim_{modality}_{measure}{end}" for modality in MODALITIES for measure in MEASURES for end in ("", "_p_value")
+    }
     assert all(isinstance(value, float) for value in dump["metrics"].values())
     assert all(described(key) for key in dump["metrics"])
     check_artefacts(report, {"similarity.csv"}, {"similarity.png"})
@@ -121,24 +122,44 @@ def test_similarity_in_the_runner(captions_wds: Path, tiny_clip: Path, tiny_clip
 @pytest.mark.parametrize(
     ("task", "words", "message"),
     [
-        ("koda_modality_gap", ["--koda_gap_pairwise_rows", "3"], "--koda_gap_pairwise_rows 3: at least 4"),
+        (
+            "koda_modality_gap",
+            ["--koda_gap_pairwise_rows", "3"],
+            "--koda_gap_pairwise_rows: expected .* 4",
+        ),
         ("koda_gap_robustness", ["--koda_gaprob_noise", "gausian"], "did you mean 'gaussian'"),
         ("koda_gap_robustness", ["--koda_gaprob_noise", "perturbed"], "choose one of gaussian, quantise"),
         ("koda_gap_robustness", ["--koda_gaprob_metric", "cosin"], "did you mean 'cosine'"),
-        ("koda_gap_robustness", ["--koda_gaprob_total_var", "-1"], "expected a number from 0"),
-        ("koda_gap_robustness", ["--koda_gaprob_bins", "1"], "bins is 1: expected a whole number from 2"),
+        (
+            "koda_gap_robustness",
+            ["--koda_gaprob_total_var", "-1"],
+            "--koda_gaprob_total_var: expected .* 0",
+        ),
+        ("koda_gap_robustness", ["--koda_gaprob_bins", "1"], "--koda_gaprob_bins: expected .* 2"),
         (
             "koda_gap_robustness",
             ["--koda_gaprob_noise", "quantise", "--koda_gaprob_bins", "9" * 23],
-            "bins is 99999999999999999999999: expected a whole number",
+            "--koda_gaprob_bins: ",
         ),
-        ("koda_gap_robustness", ["--koda_gaprob_trials", "0"], "trials is 0: expected a whole number from 1"),
-        ("koda_gap_robustness", ["--koda_gaprob_alphas", "nan"], "alpha is nan: expected a number"),
-        ("koda_gap_robustness", ["--koda_gaprob_rank", "1.5"], "rank is 1.5: expected None, a whole number"),
-        ("koda_gap_robustness", ["--koda_gaprob_queries", "0"], "--koda_gaprob_queries 0: at least 1"),
+        (
+            "koda_gap_robustness",
+            ["--koda_gaprob_trials", "0"],
+            "--koda_gaprob_trials: expected .* 1",
+        ),
+        ("koda_gap_robustness", ["--koda_gaprob_alphas", "nan"], "--koda_gaprob_alphas: expected a finite number"),
+        ("koda_gap_robustness", ["--koda_gaprob_rank", "1.5"], "--koda_gaprob_rank: "),
+        (
+            "koda_gap_robustness",
+            ["--koda_gaprob_queries", "0"],
+            "--koda_gaprob_queries: expected .* 1",
+        ),
         ("koda_similarity", ["--koda_sim_measures", "cka_linaer"], "did you mean 'cka_linear'"),
-        ("koda_similarity", ["--koda_sim_measures", "rsa", "rsa"], "name none twice"),
-        ("koda_similarity", ["--koda_sim_permutations", "-1"], "--koda_sim_permutations -1: at least 0"),
+        ("koda_similarity", ["--koda_sim_measures", "rsa", "rsa"], "rsa is listed twice"),
+        (
+            "koda_similarity",
+            ["--koda_sim_permutations", "-1"],
+            "--koda_sim_permutations: expected .* 0",
+        ),
     ],
 )
 def test_bad_options_are_one_sentence_before_any_work(
@@ -154,20 +175,17 @@ def test_bad_options_are_one_sentence_before_any_work(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("koda_audit: error: ")
-    assert message in line
+    assert re.search(message, line)
 
 
-def options(**chosen: Any) -> Namespace:
-    parser = ArgumentParser()
-    for module in (gap, gap_robustness, similarity):
-        module.task.add_options(parser.add_argument_group())
-    return Namespace(**{**vars(parser.parse_args([])), "seed": 0, **chosen})
-
-
-def outcome(task: Any, target: Embeddings, reference: Embeddings | None = None, **chosen: Any) -> Outcome:
-    task.check(options(**chosen), len(target))
-    found: Outcome = task.run(Inputs(target, reference, options(**chosen), "cpu"))
+def outcome(
+    task: Task, target: Embeddings, reference: Embeddings | None = None, seed: int = 0, **chosen: Any
+) -> Outcome:
+    settings = task.Settings(**chosen)
+    check_task(task, settings, len(target))
+    found = task.run(Inputs(target, reference, seed=seed, device="cpu"), settings)
     assert all(described(key) is not None for key in found.metrics)
+    assert set(found.metrics) <= set(task.metrics(settings))
     return found
 
 
@@ -193,19 +211,19 @@ def test_metrics_are_described_without_torch() -> None:
 
 
 def test_the_gap_of_captions_and_of_classes() -> None:
-    captions = outcome(gap.task, CAPTIONS, koda_gap_no_interval=True, koda_gap_variants=True)
+    captions = outcome(gap.task, CAPTIONS, interval=False, variants=True)
     expected = np.linalg.norm(units(IMAGE).mean(axis=0) - units(TEXT).mean(axis=0))
     assert captions.metrics["gap_centroid_gap"] == pytest.approx(expected, abs=1e-6)
     assert set(captions.metrics) == {f"gap_{key}" for key in {**GAP, **VARIANTS}}
-    assert list(captions.files["tables/gap.csv"].columns) == ["metric", "value", "definition"]
-    classes = outcome(gap.task, CLASSIFIED, koda_gap_no_interval=True)
+    assert list(captions.tables["tables/gap.csv"].columns) == ["metric", "value", "definition"]
+    classes = outcome(gap.task, CLASSIFIED, interval=False)
     texts = units(CLASSES)[LABELS]
     expected = np.sqrt(((units(IMAGE) - texts) ** 2).sum(axis=1).mean())
     assert classes.metrics["gap_raw_gap_rms"] == pytest.approx(expected, abs=1e-6)
     counts = np.sort(np.bincount((units(IMAGE) @ units(CLASSES).T).argmax(axis=1), minlength=4))
     gini = 2 * (np.arange(1, 5) * counts).sum() / (4 * N) - 5 / 4
     assert classes.metrics["gap_prediction_gini"] == pytest.approx(gini)
-    by_class = classes.files["tables/gap_by_class.csv"].set_index("class")
+    by_class = classes.tables["tables/gap_by_class.csv"].set_index("class")
     members = LABELS == 2
     expected = np.sqrt(((units(IMAGE) - texts)[members] ** 2).sum(axis=1).mean())
     assert by_class.loc["cat", "raw_gap_rms"] == pytest.approx(expected, abs=1e-6)
@@ -213,9 +231,9 @@ def test_the_gap_of_captions_and_of_classes() -> None:
 
 def test_images_of_several_classes_have_a_gap_without_pairs() -> None:
     several = Embeddings(IMAGE, labels=np.eye(4, dtype=int)[LABELS], class_text=CLASSES)
-    found = outcome(gap.task, several, koda_gap_no_interval=True)
+    found = outcome(gap.task, several, interval=False)
     assert not found.settings["paired"]
-    assert np.isnan(found.metrics["gap_raw_gap_rms"])
+    assert found.metrics["gap_raw_gap_rms"] is None
     assert found.metrics["gap_prediction_gini"] is not None
     found = outcome(gap_robustness.task, several)
     assert "gaprob_clean_accuracy" not in found.metrics
@@ -228,24 +246,24 @@ def test_images_alone_have_no_gap(task: Any) -> None:
 
 
 def test_towers_of_unlike_width_have_numbers_and_no_picture() -> None:
-    found = outcome(gap.task, Embeddings(IMAGE, TEXT[:, :3]), koda_gap_no_interval=True)
-    assert np.isnan(found.metrics["gap_centroid_gap"])
+    found = outcome(gap.task, Embeddings(IMAGE, TEXT[:, :3]), interval=False)
+    assert found.metrics["gap_centroid_gap"] is None
     assert found.metrics["gap_effective_dim_text"] > 1
     assert not found.sections[0].pictures
 
 
 def test_robustness_of_classes_is_about_their_prompts() -> None:
-    found = outcome(gap_robustness.task, CLASSIFIED, koda_gaprob_trials=2)
+    found = outcome(gap_robustness.task, CLASSIFIED, trials=2)
     distances = ((units(IMAGE)[:, None] - units(CLASSES)) ** 2).sum(axis=-1)
     accuracy = (distances.argmin(axis=1) == LABELS).mean()
     assert found.metrics["gaprob_clean_accuracy"] == pytest.approx(accuracy)
     assert found.metrics["gaprob_clean_kept"] == 1
     assert found.metrics["gaprob_n_gallery"] == 4
     assert found.settings["gallery"] == "class prompts"
-    flips = found.files["tables/flips.csv"]
+    flips = found.tables["tables/flips.csv"]
     assert set(flips["clean"]) | set(flips["noisy"]) <= set(NAMES)
     assert (flips["clean"] != flips["noisy"]).all()
-    frame = found.files["tables/robustness.csv"].set_index("alpha")
+    frame = found.tables["tables/robustness.csv"].set_index("alpha")
     assert flips["count"].sum() == pytest.approx(2 * N * (1 - frame.loc[0, "agreement"]))
     assert found.metrics["gaprob_agreement_closed"] == frame.loc[1, "agreement"]
     assert frame.loc[found.metrics["gaprob_best_alpha"], "agreement"] == frame["agreement"].max()
@@ -253,19 +271,17 @@ def test_robustness_of_classes_is_about_their_prompts() -> None:
 
 def test_equal_captions_are_all_right_answers() -> None:
     twice = Embeddings(IMAGE, np.repeat(TEXT[:15], 2, axis=0), captions=[f"caption {row // 2}" for row in range(N)])
-    found = outcome(gap_robustness.task, twice, koda_gaprob_noise="quantise")
+    found = outcome(gap_robustness.task, twice, noise="quantise")
     nearest = (units(IMAGE) @ units(np.repeat(TEXT[:15], 2, axis=0)).T).argmax(axis=1)
     assert found.metrics["gaprob_clean_accuracy"] == pytest.approx((nearest // 2 == np.arange(N) // 2).mean())
-    assert np.isnan(found.metrics["gaprob_agreement_se"])  # one trial
+    assert found.metrics["gaprob_agreement_se"] is None  # one trial
 
 
 def test_large_sets_are_drawn_with_the_seed() -> None:
-    first, same, other = (
-        outcome(gap_robustness.task, CAPTIONS, koda_gaprob_queries=10, seed=seed).metrics for seed in (1, 1, 2)
-    )
+    first, same, other = (outcome(gap_robustness.task, CAPTIONS, queries=10, seed=seed).metrics for seed in (1, 1, 2))
     assert first == same != other
     assert first["gaprob_n_queries"] == first["gaprob_n_gallery"] == 10
-    drawn = outcome(gap_robustness.task, CLASSIFIED, koda_gaprob_queries=10).metrics
+    drawn = outcome(gap_robustness.task, CLASSIFIED, queries=10).metrics
     assert (drawn["gaprob_n_queries"], drawn["gaprob_n_gallery"]) == (10, 4)
 
 
@@ -276,12 +292,12 @@ def cka(x: Any, y: Any) -> float:
 
 def test_similarity_of_each_modality_and_of_both() -> None:
     other = Embeddings(TEXT, IMAGE**3)
-    found = outcome(similarity.task, CAPTIONS, other, koda_sim_measures=["cka_linear"], koda_sim_interval=True)
+    found = outcome(similarity.task, CAPTIONS, other, measures=["cka_linear"], interval=True)
     ours, theirs = ([units(np.float32(part)) for part in parts] for parts in ((IMAGE, TEXT), (TEXT, IMAGE**3)))
     assert found.metrics["sim_image_cka_linear"] == pytest.approx(cka(ours[0], theirs[0]), abs=1e-5)
     assert found.metrics["sim_text_cka_linear"] == pytest.approx(cka(ours[1], theirs[1]), abs=1e-5)
     assert found.metrics["sim_joint_cka_linear"] == pytest.approx(cka(np.hstack(ours), np.hstack(theirs)), abs=1e-5)
-    table = found.files["tables/similarity.csv"]
+    table = found.tables["tables/similarity.csv"]
     assert (table["low"] < table["high"]).all()
     assert "itself" not in table
 
@@ -296,14 +312,14 @@ def test_similarity_of_each_modality_and_of_both() -> None:
     ids=["no texts", "one class", "several classes an image"],
 )
 def test_similarity_of_images_alone(alone: Embeddings) -> None:
-    found = outcome(similarity.task, alone, alone, koda_sim_permutations=0)
+    found = outcome(similarity.task, alone, alone, permutations=0)
     assert set(found.metrics) == {f"sim_image_{measure}" for measure in MEASURES}
     assert "chance" not in found.sections[0].table
 
 
 def test_similarity_needs_samples() -> None:
     with pytest.raises(InputError, match="at least 12 samples: 11 found"):
-        similarity.task.check(options(), 11)
+        check_task(similarity.task, similarity.task.Settings(), 11)
 
 
 def test_the_plane_of_a_gap() -> None:
@@ -326,8 +342,8 @@ def test_the_plane_of_a_gap() -> None:
 
 def test_pictures_of_any_size_and_name() -> None:
     plane = gap_plane(np.tile(IMAGE, (100, 1)), TEXT)
-    frame = outcome(gap_robustness.task, CLASSIFIED, koda_gaprob_trials=1).files["tables/robustness.csv"]
-    table = outcome(similarity.task, CAPTIONS, CAPTIONS).files["tables/similarity.csv"]
+    frame = outcome(gap_robustness.task, CLASSIFIED, trials=1).tables["tables/robustness.csv"]
+    table = outcome(similarity.task, CAPTIONS, CAPTIONS).tables["tables/similarity.csv"]
     name = "$x_1$ " * 40
     drawn = (
         lambda: gap_projection(plane, name, 0),

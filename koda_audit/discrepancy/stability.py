@@ -15,7 +15,7 @@ from koda_audit.discrepancy.turn import third_moments, turns
 
 Floats = NDArray[np.float64]
 HALVES = 25
-MORE = 200  # halves at most, where a group lies near the bound
+MORE = 150  # halves at most, where a group lies near the bound
 NEAR = 2.0  # standard errors of its stability
 BY_CHANCE, SURE = 0.6, 0.85  # stability at which a group begins to count, and counts as one, for a number of directions
 FIRST = 20  # directions that are tried before more are
@@ -91,7 +91,7 @@ def search_numbers(
 def with_more_halves(
     tested: Tested, columns: Floats, pool: Pool, multiplier: float, bound: float, seed: int = 0
 ) -> Tested:
-    """With halves drawn until no lost group lies within two standard errors of the bound, or there are 200.
+    """With halves drawn until no lost group lies within two standard errors of the bound, or there are 150.
 
     The halves that are there stay the first ones.
     """

@@ -41,6 +41,10 @@ class Scores:
     outcomes: Mapping[str, Outcomes]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+        return f"Scores({shown})"
+
     @classmethod
     def of(
         cls,

@@ -32,12 +32,13 @@ from koda_audit.gates.outputs import junit, markdown, terminal
 from koda_audit.gates.run import ACCEPTED, OUTCOMES, RESULTS, Run
 from koda_audit.gates.verdict import Verdict, exit_code
 from koda_audit.outcomes import INDEX, load_outcomes
+from koda_audit.protocols import FILE as PROTOCOLS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = "verdicts.json"  # of the gates that an audit was run with
-KEPT = (RESULTS, "environment.json")
+KEPT = (RESULTS, PROTOCOLS, "environment.json")
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,25 @@ def _gates_of(folder: Path) -> list[Gate]:
     rows = _verdicts_of(folder)
     if not rows:
         raise InputError(f"{folder} was run without gates: name a file of them with --gates")
-    names = [field.name for field in fields(Gate)]
+    return [verdict.gate for verdict in verdicts_of(folder)]
+
+
+def verdicts_of(folder: Path) -> tuple[Verdict, ...]:
+    """What the gates of an audit came to when it was run.
+
+    Raises:
+        InputError: the file of verdicts is damaged.
+    """
+    asked = [field.name for field in fields(Gate)]
+    came = [field.name for field in fields(Verdict)][1:]
     try:
-        return [gate_of({name: row[name] for name in names if row.get(name) is not None}) for row in rows]
+        return tuple(
+            Verdict(
+                gate_of({name: row[name] for name in asked if row.get(name) is not None}),
+                *(row.get(name) for name in came),  # type: ignore[arg-type]  # as ``record`` wrote them
+            )
+            for row in _verdicts_of(folder)
+        )
     except (LookupError, TypeError, InputError) as error:
         raise InputError(f"{folder / VERDICTS} is damaged: {error}") from error
 

@@ -125,12 +125,7 @@ def _found(gate: Gate, run: Run, baseline: Run | None, draws: int) -> Found:
     other = run if gate.against is not None or baseline is None else baseline
     before = other.row(gate, gate.against or gate.model, **{name: row.get(name) for name in SAME})
     earlier = other.value(before)
-    protocols = row.get("protocol"), before.get("protocol")
-    if None in protocols or protocols[0] != protocols[1]:
-        raise GateError(
-            f"measured by another protocol: {protocols[0]} in {run.name}, {protocols[1]} in {other.name}; "
-            "measure both alike (data, prompts, settings, seed), or accept a new baseline"
-        )
+    run.check_protocol(row, other, before)
     sides = ((other, before), (run, row)) if gate.kind == "max_drop" else ((run, row), (other, before))
     provenance = "same" if row.get("provenance") == before.get("provenance") else "changed"
     evidence, numbers = _change(gate, *sides, draws)

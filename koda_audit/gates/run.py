@@ -13,6 +13,9 @@ from koda_audit._files import file_sha256
 from koda_audit.errors import InputError, StoreError, unknown
 from koda_audit.gates.gate import Gate
 from koda_audit.outcomes import Cell, Outcomes, load_outcomes
+from koda_audit.protocols import FILE as PROTOCOLS
+from koda_audit.protocols import Protocol, differing
+from koda_audit.protocols import read as read_protocols
 
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
@@ -38,12 +41,13 @@ class Interval(NamedTuple):
 class Run:
     """``rows`` as in results.json; ``load`` gives the outcomes, or raises StoreError where they are damaged.
 
-    ``name`` is what messages call it.
+    ``name`` is what messages call it, ``protocols`` are by their digests in the rows, as far as they were kept.
     """
 
     rows: Sequence[Row]
     load: Callable[[], Outcomes] = field(default=lambda: Outcomes({}, {}))
     name: str = "the audit"
+    protocols: Mapping[str, Protocol] = field(default_factory=dict)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -70,7 +74,11 @@ class Run:
             isinstance(row, dict) and all(isinstance(row.get(name), str) for name in fields) for row in rows
         ):
             raise InputError(f"{path} is damaged: expected a list of rows with {', '.join(fields)}")
-        return cls(rows, lambda: load_outcomes(folder / OUTCOMES), str(folder))
+        try:
+            protocols = read_protocols(folder)
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{folder / PROTOCOLS} is damaged: {error}") from error
+        return cls(rows, lambda: load_outcomes(folder / OUTCOMES), str(folder), protocols)
 
     def row(self, gate: Gate, model: str, **same: Any) -> Row:
         """The one row that a gate means.
@@ -145,6 +153,20 @@ class Run:
         """The chance level of a number that is not surely above it; None of any other, and where none is known."""
         chance, low = _real(row.get("chance")), _real(row.get("ci_low"))
         return None if chance is None or low is None or low > chance else chance
+
+    def check_protocol(self, row: Row, other: Run, before: Row) -> None:
+        """Raises GateError where a row was measured by another protocol than one of another run."""
+        ours, theirs = row.get("protocol"), before.get("protocol")
+        if ours is not None and ours == theirs:
+            return
+        known = self.protocols.get(str(ours)), other.protocols.get(str(theirs))
+        how = f"{ours} in {self.name}, {theirs} in {other.name}"
+        if known[0] is not None and known[1] is not None:
+            how = differing(known[0], known[1])
+        raise GateError(
+            f"measured by another protocol: {how}; measure both alike (data, prompts, settings, seed), or accept a new "
+            "baseline"
+        )
 
     def _failed(self, wanted: Mapping[str, Any]) -> str:
         """What is known of failed cells of the same model and dataset."""

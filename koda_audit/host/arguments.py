@@ -15,9 +15,11 @@ from koda_audit._files import check_writable, slug
 from koda_audit.data.load import WEBDATASET, check_dataset
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError
+from koda_audit.host.options import settings_of
 from koda_audit.models import ModelSpec, check_model
 from koda_audit.registry import tasks
 from koda_audit.report.write import check_replaceable
+from koda_audit.tasks.aligned_choice import check_choice
 
 ALIGNMENT = ("koda_alignment", "koda_fit_split", "koda_fit_share", "koda_transductive")
 
@@ -32,14 +34,16 @@ def check_all(base: Namespace, cli: ModuleType) -> None:
     """
     task = tasks().load(base.task)
     given = [name for name in ALIGNMENT if getattr(base, name) not in (None, False)]
-    if given and not getattr(task, "aligns", False):
+    if given and not task.needs.fit:
         raise InputError(f"--{given[0]} is for the tasks koda_aligned_…: leave it out, or choose one of them")
-    task.check(base)
+    if task.needs.fit:
+        check_choice(base)
+    settings_of(task, base)
     if base.skip_load:
         raise InputError("--skip_load is for linear probes: leave it out")
     check_numbers(base)
     models, datasets = listed_models(base, cli), _datasets(base, cli)
-    base.koda_model = _reference(base, models) if task.compares else None
+    base.koda_model = _reference(base, models) if task.needs.models == 2 else None
     for spec in dict.fromkeys([*models, *([base.koda_model] if base.koda_model else [])]):
         check_model(spec)
     languages = base.language if isinstance(base.language, list) else [base.language]

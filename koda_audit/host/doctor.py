@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
+from koda_audit._files import default_store
 from koda_audit.host.extension import extend
-from koda_audit.host.options import default_store, extend_parser
+from koda_audit.host.options import extend_parser
 from koda_audit.registry import tasks
 from koda_audit.user_code import ALIGNED_MODELS, PYTHON_MODELS
 

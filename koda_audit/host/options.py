@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from koda_audit._files import cache_folder
+from pydantic.fields import FieldInfo
+
+from koda_audit._files import default_store
 from koda_audit.errors import InputError, PluginError, unknown
-from koda_audit.host_tasks.protocol import Task
 from koda_audit.registry import Registry
+from koda_audit.settings import made
+from koda_audit.tasks.protocol import Task
 
 SHARED = "koda_audit"
 OURS = "koda_tasks"  # on the parsed arguments: the tasks that koda_audit's runner serves
+# settings that several tasks have -> the one option for all of them: ours, or the host's own
+SHARED_SETTINGS = {"floor": "koda_floor", "recall_at": "recall_k"}
 ALIGNED = (
     "options shared by the tasks koda_aligned_…; --model_type koda_aligned --model FOLDER --pretrained "
     "MODEL,PRETRAINED|local-dir:FOLDER loads a saved alignment behind its model, for any task"
 )
-
-
-def default_store() -> Path:
-    """``koda_store`` in the user's cache folder (XDG_CACHE_HOME where it is set)."""
-    return cache_folder().with_name("koda_store")
 
 
 def extend_parser(parser: argparse.ArgumentParser, registry: Registry[Task]) -> list[str]:
@@ -91,9 +94,8 @@ def _shared_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--koda_floor",
         choices=["batch", "none"],
-        default="batch",
-        help="batch (default): embed both models a second time, in other batches, and measure what they show against "
-        "themselves; none: leave that out",
+        help="batch: embed both models a second time, in other batches, and measure what they show against themselves; "
+        "none: leave that out; default: batch for koda_discrepancy, none for koda_similarity",
     )
     group.add_argument(
         "--koda_store",
@@ -134,15 +136,70 @@ def _alignment_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_options(runner: argparse.ArgumentParser, task: Task, title: str) -> None:
-    """First on a copy of the parser, so that a task whose options clash leaves no half of them behind."""
-    trial = argparse.ArgumentParser(parents=[runner], add_help=False)
-    taken = {action.dest for action in trial._actions}
-    group = trial.add_argument_group(title)
-    task.add_options(group)
-    for action in group._group_actions:
-        named = "/".join(action.option_strings) or action.dest
-        if not action.option_strings or action.required:
-            raise InputError(f"its {named} is required, which would break every other task; make it an option")
-        if action.dest in taken:
-            raise InputError(f"its {named} writes to '{action.dest}', which another option uses")
-    task.add_options(runner.add_argument_group(title, task.help))
+    """One for each setting of a task; those that several tasks have are there already."""
+    taken = {action.dest for action in runner._actions}
+    own = {name: field for name, field in task.Settings.model_fields.items() if name not in SHARED_SETTINGS}
+    for name, field in own.items():
+        if f"{task.prefix}_{name}" in taken:
+            raise InputError(f"its setting {name} writes to '{task.prefix}_{name}', which another option uses")
+        if field.is_required():
+            raise InputError(f"its setting {name} is required, which would break every other task: give it a default")
+    group = runner.add_argument_group(title, task.help)
+    for name, field in own.items():
+        _add_option(group, task.prefix, name, field)
+
+
+def _add_option(group: argparse._ArgumentGroup, prefix: str, name: str, field: FieldInfo) -> None:
+    default, said = field.get_default(call_default_factory=True), (field.description or name).replace("%", "%%")
+    kinds = _kinds(field.annotation)
+    if bool in kinds:
+        dest = f"{prefix}_{name}"
+        ends = {f"--{dest}": ("store_true", said), f"--{prefix}_no_{name}": ("store_false", f"leave out: {said}")}
+        for option, (action, text) in ends.items():
+            mark = "; the default" if (action == "store_true") == default else ""
+            group.add_argument(option, dest=dest, action=action, default=default, help=text + mark)
+        return
+    several = [kind for kind in kinds if get_origin(kind) is list]
+    inner = [part for kind in kinds for part in (_kinds(get_args(kind)[0]) if kind in several else [kind])]
+    choices = [choice for kind in inner if get_origin(kind) is Literal for choice in get_args(kind)]
+    shown = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+    group.add_argument(
+        f"--{prefix}_{name}",
+        metavar="|".join(choices) or name.upper(),
+        nargs="+" if several else None,
+        type=str if choices or str in inner else _number,
+        default=default,
+        help=said if default is None else f"{said}; default: {shown}",
+    )
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a setting may have, without what is asked of them besides."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]
+
+
+def _number(text: str) -> Any:
+    """A number, or the text itself, which the settings then refuse in one sentence.
+
+    >>> _number("3"), _number("0.5"), _number("many")
+    (3, 0.5, 'many')
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def settings_of(task: Task, args: argparse.Namespace) -> Any:
+    """The settings that the options of a run make.
+
+    Raises:
+        InputError: one that is none; the message has the option's name.
+    """
+    options = {name: SHARED_SETTINGS.get(name, f"{task.prefix}_{name}") for name in task.Settings.model_fields}
+    values = {name: value for name, option in options.items() if (value := getattr(args, option)) is not None}
+    return made(task.Settings, values, lambda name: f"--{options.get(name, name)}")

@@ -6,6 +6,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,23 @@ from koda_audit._files import write_json
 from koda_audit.alignment.fit import calibration_split
 from koda_audit.data.dataset import Dataset
 from koda_audit.data.load import load_dataset
-from koda_audit.document import Outcome, printable
+from koda_audit.document import printable
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError
 from koda_audit.host.arguments import artefacts_of, dataset_root, output_path
-from koda_audit.host_tasks.protocol import Inputs
+from koda_audit.host.options import settings_of
 from koda_audit.models import LoadedModel, ModelSpec, load_model
+from koda_audit.protocols import FILE, data_of, protocol_of, signed
 from koda_audit.registry import tasks
 from koda_audit.report.markdown import terminal_table
 from koda_audit.report.measured import how_measured, metric_table
 from koda_audit.report.pictures import thumbnail
 from koda_audit.report.write import write_report
 from koda_audit.results import Result, signature
+from koda_audit.tasks.aligned_choice import check_choice, fitted_on
+from koda_audit.tasks.protocol import Inputs, Outcome, Task, check_task
 
 
 def run(args: Namespace) -> int:
@@ -48,13 +52,14 @@ def run(args: Namespace) -> int:
         _say(args, f"Skip {output}, exists already.")
         return 0
     _check_task(output, task.name)
+    settings = settings_of(task, args)
     dataset = load(args, args.split)
-    kind = getattr(task, "kind", dataset.kind)
+    kind = task.needs.kind or dataset.kind
     if kind != dataset.kind:
         raise InputError(f"{task.name} needs a dataset with {kind}, and {args.dataset} has {dataset.kind}")
-    if hasattr(task, "kind") and kind == "classes" and len(dataset.class_names or ()) < 2:
+    if task.needs.kind == "classes" and len(dataset.class_names or ()) < 2:
         raise InputError(f"{args.dataset} has a single class: {task.name} needs two at least")
-    task.check(args, len(dataset.samples))
+    check_task(task, settings, len(dataset.samples))
     classes = f" in {len(dataset.class_names)} classes" if dataset.class_names else ""
     _say(args, f"{args.dataset}: {len(dataset.samples)} samples{classes}")
     target = embedded(args, spec, dataset)
@@ -68,12 +73,17 @@ def run(args: Namespace) -> int:
         reference.meta["model"] += " (reference)"
     _say(args, f"{task.name}: {' against '.join(str(e.meta['model']) for e in (target, reference) if e is not None)}")
     again = None
-    if reference is not None and args.koda_floor == "batch":
+    if reference is not None and getattr(settings, "floor", "none") == "batch":
         other = (embedded(args, model, dataset, other_batches=True) for model in (spec, args.koda_model))
         first, second = (embeddings.aligned_to(target.ids) for embeddings in other)
         again = (first, second)
-    outcome = task.run(Inputs(target, reference, args, _device(args), again, fit))
-    report = _write(args, spec, dataset, ids, target, reference, fit, outcome, output)
+    inputs = Inputs(target, reference, again, seed=args.seed, device=_device(args))
+    if task.needs.fit:
+        choice = check_choice(args)
+        alignment = choice.fit(target, fit, args.koda_transductive)
+        inputs = replace(inputs, alignment=alignment, fitted_on=fitted_on(choice, alignment, fit is not None, args))
+    outcome = task.run(inputs, settings)
+    report = _write(args, task, spec, dataset, ids, target, reference, fit, outcome, output)
     tables = [section.table for section in outcome.sections if section.table is not None]
     if args.verbose and tables:
         print(terminal_table(tables[0]))
@@ -93,6 +103,7 @@ def _check_task(output: Path, task: str) -> None:
 
 def _write(
     args: Namespace,
+    task: Task,
     spec: ModelSpec,
     dataset: Dataset,
     ids: Sequence[str],
@@ -103,8 +114,9 @@ def _write(
     output: Path,
 ) -> Path:
     compared = [embeddings for embeddings in (target, reference) if embeddings is not None]
-    protocol = signature([args.task, dataset.fingerprint, dataset.split, dataset.language, outcome.settings])
     used = compared if fit is None else [*compared, fit]
+    data = [data_of(embeddings.meta["ingredients"]) for embeddings in used]
+    protocols = [protocol_of(task.name, task.version, number, data) for number in outcome.numbers]
     provenance = signature([embeddings.meta["ingredients"] for embeddings in used])
     common: dict[str, Any] = {
         "model": spec.name,
@@ -115,12 +127,21 @@ def _write(
         "split": args.split,
         "reference": None if args.koda_model is None else f"{args.koda_model.name},{args.koda_model.pretrained}",
         "alignment": outcome.settings.get("alignment"),
-        "protocol": protocol,
         "provenance": provenance,
     }
     results = [
-        Result(metric=metric, value=value, n=len(target), seed=args.seed, **common)
-        for metric, value in outcome.metrics.items()
+        Result(
+            metric=number.metric,
+            value=number.value,
+            ci_low=number.low,
+            ci_high=number.high,
+            chance=number.chance,
+            n=len(target) if number.n is None else number.n,
+            seed=args.seed,
+            protocol=signature(protocol),
+            **common,
+        )
+        for number, protocol in zip(outcome.numbers, protocols, strict=True)
     ]
     against = "" if reference is None else f" against {reference.meta['model']}"
     title = f"{args.task}: {target.meta['model']}{against} on {args.dataset}"
@@ -128,14 +149,16 @@ def _write(
         artefacts_of(output),
         title,
         [*outcome.sections, metric_table(outcome.metrics), how_measured(compared, outcome.settings)],
-        outcome.files,
+        outcome.tables,
         results,
         lambda wanted: {sample: thumbnail(image) for sample, image in dataset.images(wanted, ids).items()},
+        beside=lambda work: write_json(work / FILE, signed(protocols)),
     )
     # the host's form: flat metrics, and extra keys that `clip_benchmark build` passes through as columns
     weights = [embeddings.meta["ingredients"]["model"]["weights"] for embeddings in compared]
     hashes = dict(zip(("weights", "reference_weights"), weights, strict=False))
-    write_json(output, {**common, **hashes, "metrics": outcome.metrics})
+    whole = {"protocol": signature(protocols), **hashes}
+    write_json(output, {**common, **whole, "metrics": outcome.metrics})
     return report
 
 

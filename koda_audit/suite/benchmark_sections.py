@@ -12,8 +12,10 @@ import pandas as pd
 from koda_audit._stats.clusters import mean_interval
 from koda_audit.document import Section, escape
 from koda_audit.metrics import listed
-from koda_audit.suite.cells import Finished, Number
+from koda_audit.suite.cells import Finished
 from koda_audit.suite.plan import Cell, Plan
+from koda_audit.tasks.benchmarks import BENCHMARKS
+from koda_audit.tasks.protocol import Number
 
 INTERVALS = (
     "Intervals of means are those of the bootstrap over images{captions}; those of other numbers leave out a twentieth "
@@ -38,7 +40,7 @@ class Benchmark:
 
 def benchmarks_of(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Benchmark]:
     """All of a suite, with what an alignment changes, and how models differ."""
-    done = {cell: each for cell, each in finished.items() if cell.step == "evaluate"}
+    done = {cell: each for cell, each in finished.items() if cell.task in BENCHMARKS}
     for dataset, task in dict.fromkeys((cell.dataset, cell.task) for cell in done):
         some = {cell: each for cell, each in done.items() if (cell.dataset, cell.task) == (dataset, task)}
         plain = {cell.model: each for cell, each in some.items() if cell.alignment is None}
@@ -112,8 +114,7 @@ def benchmark_sections(plan: Plan, benchmarks: Iterable[Benchmark]) -> Iterator[
 def _blind(cell: Cell, each: Finished) -> Iterator[str]:
     """What a model may be guessing at."""
     for number in each.numbers:
-        chance = each.facts["chance"].get(number.metric)
-        if chance is not None and number.low is not None and number.low <= chance:
+        if number.chance is not None and number.low is not None and number.low <= number.chance:
             yield f"{number.metric} of {escape(cell.model)}"
 
 
@@ -130,7 +131,7 @@ def _row(cell: Cell, each: Finished, number: Number, plain: Mapping[str, Finishe
         "against": None if change is None else against,
         "change": change,
         SPAN: ends,
-        "chance": each.facts["chance"].get(number.metric),
+        "chance": number.chance,
         "n": number.n,
     }
 

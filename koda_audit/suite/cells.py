@@ -16,29 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from koda_audit._files import file_sha256, reason, write_json, write_text
 from koda_audit.errors import StoreError
+from koda_audit.tasks.protocol import Number, Queries
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORD, SUM = "cell.json", "cell.sha256"
 LARGE = 1 << 26  # bytes; of larger files, such as the weights of a trained tower, only the size is looked at
-FORM = 6  # of cells; another one where the same version of the package writes or computes them otherwise
-Queries = tuple[NDArray[np.float32], NDArray[np.int32]]  # the outcome of each query, and the row of its image
-
-
-@dataclass(frozen=True)
-class Number:
-    """One metric of a cell, as it goes into the table of results."""
-
-    metric: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
+FORM = 7  # of cells; another one where the same version of the package writes or computes them otherwise
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,14 @@ from koda_audit._yaml import Place, shown
 from koda_audit.data.address import check_address
 from koda_audit.errors import InputError, unknown
 from koda_audit.metrics import EVALUATED, METRICS, P_VALUE, listed
-from koda_audit.registry import alignments, measures
-from koda_audit.suite.measured import metrics_of
-from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, Kind, calibration, data_names, model_name
+from koda_audit.registry import alignments
+from koda_audit.suite.asked import asked, measured
+from koda_audit.suite.names import LOCAL, OPERATORS, PYTHON, TOWERS, DataName, calibration, data_names, model_name
 from koda_audit.suite.schema import Alignment, Suite
+from koda_audit.tasks.benchmarks import BENCHMARKS
 from koda_audit.user_code import check_permission
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")  # ends of names that are no tags
-NEEDS: dict[str, Kind] = {
-    "zeroshot_classification": "classes",
-    "zeroshot_retrieval": "captions",
-    "linear_probe": "classes",
-    "side_effects": "classes",
-}
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ def faults_of(suite: Suite, base: Path, allow_code: bool) -> list[Fault]:
     """All of them."""
     data: dict[str, list[DataName]] = {}
     found = [*_models(suite, base, allow_code), *_data(suite, base, data)]
-    found += [*_classes(suite), *_measures(suite), *_alignments(suite, data), *_benchmark(suite, data)]
+    found += [*_classes(suite), *_tasks(suite), *_alignments(suite, data), *_benchmark(suite, data)]
     return [*found, *_gates(suite, data), *_published(suite, data)]
 
 
@@ -98,28 +93,31 @@ def _data(suite: Suite, base: Path, found: dict[str, list[DataName]]) -> Iterato
                 yield Fault(("datasets", key), f"datasets.{key}: there is no folder {one.base}", absent=True)
 
 
-def _measures(suite: Suite) -> Iterator[Fault]:
-    for name, part in (("discrepancy", suite.discrepancy), ("similarity", suite.similarity)):
-        if part is None:
+def _tasks(suite: Suite) -> Iterator[Fault]:
+    """Names in the sections of tasks but for the benchmark's."""
+    for one in asked(suite):
+        if one.place[0] == "benchmark" or one.place == ("gap", "robustness"):
+            continue  # they have their own check, and that of the gap
+        yield from _known((*one.place, "on"), one.on, suite.datasets, "dataset")
+        section = suite.gap if one.place == ("gap",) else None
+        named = section.alignments if section is not None else suite.tasks.get(one.task.name, {}).get("alignments")
+        yield from _known((*one.place, "alignments"), named or (), ["none", *suite.alignments], "alignment")
+        if one.needs.models == 1:
             continue
-        yield from _known((name, "on"), part.on, suite.datasets, "dataset")
-        if part.pairs == "all":
+        if one.pairs == "all":
             if len(suite.models) < 2:
-                yield Fault((name,), f"{name} compares two models: name another one under models")
+                said = f"{shown(one.place)} compares two models: name another one under models"
+                yield Fault(one.place, said)
             continue
-        for number, pair in enumerate(part.pairs):
-            yield from _known((name, "pairs", number), pair, suite.models, "model")
+        for number, pair in enumerate(one.pairs):
+            yield from _known((*one.place, "pairs", number), pair, suite.models, "model")
             if pair[0] == pair[1]:
-                yield Fault((name, "pairs", number), f"{name}.pairs[{number}] compares '{pair[0]}' with itself")
-    if suite.similarity is not None:
-        yield from _known(("similarity", "measures"), suite.similarity.measures, measures().names(), "measure")
-    if suite.gap is not None:
-        yield from _known(("gap", "on"), suite.gap.on, suite.datasets, "dataset")
-        yield from _known(("gap", "alignments"), suite.gap.alignments or (), ["none", *suite.alignments], "alignment")
+                at = (*one.place, "pairs", number)
+                yield Fault(at, f"{shown(at)} compares '{pair[0]}' with itself")
 
 
 def _alignments(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    used = [part.alignments or () for part in (suite.gap, suite.benchmark) if part is not None]
+    used = [one.alignments for one in asked(suite)]
     for key, alignment in suite.alignments.items():
         place = ("alignments", key)
         if key in ("none", "all"):
@@ -200,7 +198,7 @@ def _benchmark(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]
             said = f"linear_probe would be trained on {given.split}, which it is judged on: name another split"
             yield Fault(at, f"{shown(at)}: {said}, or leave the task out with only")
     for number, task in enumerate(part.tasks):
-        needed = NEEDS.get(task)
+        needed = BENCHMARKS[task].needs.kind
         kinds = {
             kind
             for key, given in on.items()
@@ -224,11 +222,11 @@ def _classes(suite: Suite) -> Iterator[Fault]:
 
 
 def _gates(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    keys, measured = _keys(suite, data), metrics_of(suite)
+    keys, known = _keys(suite, data), measured(suite)
     for number, gate in enumerate(suite.gates):
         place = ("gates", number)
-        yield from _measured((*place, "metric"), gate.metric, measured)
-        if gate.metric in measured and (why := _unjudged(suite, gate.metric)):
+        yield from _measured((*place, "metric"), gate.metric, known)
+        if gate.metric in known and (why := _unjudged(suite, gate.metric)):
             at = (*place, "metric")
             yield Fault(at, f"{shown(at)}: no gate can be judged by {gate.metric}: {why}")
         yield from _known((*place, "model"), [gate.model], suite.models, "model")
@@ -251,21 +249,23 @@ def _unjudged(suite: Suite, metric: str) -> str | None:
         return f"images and texts of a suite are paired: take {metric}_paired"
     if metric.startswith("gap_") and metric not in EVALUATED["side_effects"] and suite.gap and not suite.gap.interval:
         return "gap.interval is false: say true"
+    if metric.startswith("sim_") and suite.similarity and not suite.similarity.interval:
+        return "similarity.interval is false: say true"
     return None
 
 
 def _published(suite: Suite, data: dict[str, list[DataName]]) -> Iterator[Fault]:
-    measured = metrics_of(suite)
+    known = measured(suite)
     for number, figure in enumerate(suite.published):
         place = ("published", number)
-        yield from _measured((*place, "metric"), figure.metric, measured)
+        yield from _measured((*place, "metric"), figure.metric, known)
         yield from _known((*place, "model"), [figure.model], suite.models, "model")
         yield from _known((*place, "dataset"), [figure.dataset], _keys(suite, data), "dataset")
 
 
-def _measured(place: Place, metric: str, measured: Collection[str]) -> Iterator[Fault]:
-    if metric not in measured:
-        sentence = unknown("metric", metric, measured or METRICS)
+def _measured(place: Place, metric: str, known: Collection[str]) -> Iterator[Fault]:
+    if metric not in known:
+        sentence = unknown("metric", metric, known or METRICS)
         if listed(metric) is not None:
             sentence = f"nothing in this suite measures '{metric}'"
         yield Fault(place, f"{shown(place)}: {sentence}")

@@ -12,8 +12,10 @@ import pandas as pd
 from koda_audit._gap.table import METRICS
 from koda_audit._stats.prediction import MIN_MODELS, MIN_POINTS, explained
 from koda_audit.document import Picture, Section
+from koda_audit.suite.asked import GAP
 from koda_audit.suite.cells import Finished
 from koda_audit.suite.plan import Cell, Plan
+from koda_audit.tasks.benchmarks import BENCHMARKS
 
 TITLE = "Does the gap predict quality?"
 FILE = "tables/gap_against_quality.csv"
@@ -59,11 +61,11 @@ def clouds(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Cloud]:
     for cell, done in finished.items():
         numbers = {number.metric: number.value for number in done.numbers}
         point = (cell.model, cell.alignment)
-        if cell.step == "gap":
+        if cell.task == GAP:
             gaps.setdefault(cell.dataset, {})[point] = {
                 key: numbers[f"gap_{key}"] for key in GAPS if f"gap_{key}" in numbers
             }
-        elif cell.step == "evaluate" and cell.task != "side_effects":
+        elif cell.task in BENCHMARKS and cell.task != "side_effects":
             quality = {metric: value for metric, value in numbers.items() if metric not in NO_QUALITY}
             found.setdefault((cell.dataset, cell.task), {})[point] = quality
     for (dataset, task), measured in found.items():

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from koda_audit.document import Picture, Section
+from koda_audit.suite.asked import GAP, SIMILARITY
 from koda_audit.suite.benchmark_sections import interval_of
-from koda_audit.suite.cells import Finished, Number
+from koda_audit.suite.cells import Finished
 from koda_audit.suite.pictures import model_maps, robustness_curves, symmetric
 from koda_audit.suite.plan import Cell
+from koda_audit.tasks.protocol import Number
 
 SHOWN_GAP = ("centroid_gap", "raw_gap_rms", "dist_gap_paired", "rmg", "linear_sep", "mix_bias_image", "frechet_cov")
 
@@ -26,15 +28,16 @@ def similarity_section(finished: Cells) -> Iterator[Section]:
             "dataset": cell.dataset,
             "model": cell.model,
             "reference": cell.reference,
-            "measure": f"sim_{done.settings['modality']}_{row['measure']}",
+            "measure": f"sim_{row['modality']}_{row['measure']}",
             "value": row["value"],
             "95 % interval": interval_of(Number("", None, _known(row["low"]), _known(row["high"]))),
+            "itself": _known(row.get("itself")),
             "chance": _known(row["null_mean"]),
             "p": _known(row["p_value"]),
         }
         for cell, done in finished.items()
-        if cell.step == "similarity"
-        for row in done.tables["similarity"].to_dict("records")
+        if cell.task == SIMILARITY
+        for row in done.tables["tables/similarity.csv"].to_dict("records")
     ]
     if not rows:
         return
@@ -42,8 +45,8 @@ def similarity_section(finished: Cells) -> Iterator[Section]:
     text = "How alike two models represent the same samples; rows were brought to length 1."
     if table["chance"].isna().all():
         text += " What samples paired at random would show is measured with `permutations` in the suite."
-    equal = {metric for done in finished.values() for metric in done.facts.get("one_if_equal", ())}
-    alike = table[table["measure"].isin(equal)]
+    equal = tuple({f"_{one}" for done in finished.values() for one in done.facts.get("one_if_equal", ())})
+    alike = table[table["measure"].str.endswith(equal)]
     pictures = tuple(picture for dataset, part in alike.groupby("dataset") for picture in _alike(str(dataset), part))
     yield Section("Similarity", text, table.dropna(axis="columns", how="all"), pictures=pictures)
 
@@ -64,7 +67,7 @@ def _alike(dataset: str, table: pd.DataFrame) -> Iterator[Picture]:
 
 def gap_sections(finished: Cells) -> Iterator[Section]:
     """The gap of every model under every alignment, with a picture of those that were not aligned; and robustness."""
-    done = {cell: each for cell, each in finished.items() if cell.step == "gap"}
+    done = {cell: each for cell, each in finished.items() if cell.task == GAP}
     if not done:
         return
     rows = [
@@ -83,13 +86,14 @@ def gap_sections(finished: Cells) -> Iterator[Section]:
     pictures = tuple(
         Picture(f"{cell.file}-{name}", f"Images and texts of {cell.model} on {cell.dataset} along the gap", picture)
         for cell, each in done.items()
+        if cell.alignment is None
         for name, picture in each.pictures.items()
     )
     yield Section("Modality gap", text, pd.DataFrame(rows).dropna(axis="columns", how="all"), pictures=pictures)
     tables = [
         table.assign(dataset=cell.dataset, model=cell.model, alignment=cell.alignment or "none")
-        for cell, each in done.items()
-        if (table := each.tables.get("robustness")) is not None
+        for cell, each in finished.items()
+        if (table := each.tables.get("tables/robustness.csv")) is not None
     ]
     if tables:
         yield _robustness(pd.concat(tables))
@@ -104,7 +108,12 @@ def _robustness(table: pd.DataFrame) -> Section:
         title = f"Robustness on {dataset} to noise of total variance {variance:g}"
         picture = robustness_curves(part, title)
         pictures.append(Picture(f"robustness-{dataset}-{variance:g}", title, picture))
-    return Section("Robustness to noise, as the gap is closed", text, table[first + shown], pictures=tuple(pictures))
+    return Section(
+        "Robustness to noise, as the gap is closed",
+        text,
+        table[[name for name in (*first, *shown) if name in table]],
+        pictures=tuple(pictures),
+    )
 
 
 def _known(value: Any) -> float | None:
@@ -112,7 +121,7 @@ def _known(value: Any) -> float | None:
 
 
 def _wanted(done: Finished, metrics: Iterable[str]) -> Iterator[dict[str, str]]:
-    table = done.tables["gap"].set_index("metric")
+    table = done.tables["tables/gap.csv"].set_index("metric").reindex(columns=["value", "null"])
     for metric in metrics:
         value, null = (pd.to_numeric(table[column])[metric] for column in ("value", "null"))
         if value == value:

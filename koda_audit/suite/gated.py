@@ -9,8 +9,7 @@ from koda_audit.gates.gate import Gate
 from koda_audit.suite.cells import Cells
 from koda_audit.suite.checks import Fault
 from koda_audit.suite.load import Loaded
-from koda_audit.suite.measured import metrics_of
-from koda_audit.suite.plan import TASKS, Cell, Plan
+from koda_audit.suite.plan import Cell, Plan
 
 
 def checked_plan(loaded: Loaded, folder: Path) -> Plan:
@@ -43,11 +42,11 @@ def _answers(plan: Plan, cell: Cell, gate: Gate) -> bool:
     """Whether the number of a gate is one of a cell's; that of ``against``, too, where both are compared."""
     if (cell.model, cell.dataset, cell.alignment) != (gate.model, gate.dataset, _none(gate.alignment)):
         return False
-    if gate.task not in (None, cell.task or TASKS.get(cell.step)):
+    if gate.task not in (None, cell.task):
         return False
     if gate.against and cell.reference != (None if gate.compares else gate.against):
         return False
-    return gate.metric in metrics_of(plan.suite, cell.step, cell.task or None)
+    return cell.step == "task" and gate.metric in plan.asked[cell.task].metrics
 
 
 def _none(alignment: str | None) -> str | None:
@@ -59,7 +58,7 @@ def _instead(plan: Plan, gate: Gate) -> str:
 
     def near() -> Iterator[str]:
         for cell in plan.cells:
-            if gate.metric in metrics_of(plan.suite, cell.step, cell.task or None):
+            if cell.step == "task" and gate.metric in plan.asked[cell.task].metrics:
                 yield f"{cell.model}{f' against {cell.reference}' if cell.reference else ''} on {cell.dataset}"
 
     known = list(dict.fromkeys(near()))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from koda_audit._yaml import Place, read_yaml, shown
+from koda_audit._yaml import Place, of_plain, read_yaml, shown, spot
 from koda_audit.document import printable
-from koda_audit.errors import InputError, unknown
+from koda_audit.errors import InputError, KodaAuditError, unknown
+from koda_audit.registry import tasks
+from koda_audit.settings import Expected, sentence_of
+from koda_audit.suite.asked import SECTIONS, section_of
 from koda_audit.suite.checks import Fault, faults_of
 from koda_audit.suite.schema import Suite
 
@@ -36,7 +38,7 @@ class Loaded:
     def refuse(self, faults: Iterable[Fault], others: Iterable[str] = ()) -> None:
         """Raises SuiteError for faults that were found later, if there are any; a line each, after ``others``."""
         found = sorted((self.line(fault.place), printable(fault.sentence)) for fault in faults)
-        lines = [*others, *(f"{self.path}:{line}: {sentence}" for line, sentence in found)]
+        lines = [*others, *(f"{spot(self.path, line)}: {sentence}" for line, sentence in found)]
         if lines:
             raise SuiteError("\n".join(lines))
 
@@ -46,48 +48,81 @@ class Loaded:
         return self.path.resolve().parent
 
 
-def load_suite(path: str | Path, allow_code: bool = False) -> Loaded:
+def load_suite(suite: str | Path | Mapping[str, Any], allow_code: bool = False) -> Loaded:
     """Read and check a suite without importing torch.
 
     Args:
+        suite: a YAML file, or its content; paths are relative to the file, or to the working folder.
         allow_code: whether models given as ``py:`` may run.
 
     Raises:
         SuiteError: everything that is wrong with it but for models and data that are not there; one line a fault.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise SuiteError(f"{path} is a folder: name the suite's file in it")
-    written = read_yaml(path)
+    if isinstance(suite, Mapping):
+        path, written = Path("suite"), of_plain(dict(suite))
+    else:
+        path = Path(suite)
+        if path.is_dir():
+            raise SuiteError(f"{path} is a folder: name the suite's file in it")
+        written = read_yaml(path)
     if not isinstance(written.value, dict):
         raise SuiteError(f"{path}:1: a suite is a mapping with the keys suite, models, datasets, …")
-    suite, found = _validated(written.value)
-    if suite is not None:
-        found += faults_of(suite, path.resolve().parent, allow_code)
+    value, found = _validated(written.value)
+    if value is not None:
+        found += faults_of(value, path.resolve().parent, allow_code)
     stopping = sorted({(written.line(fault.place), fault.sentence) for fault in found if not fault.absent})
-    if stopping or suite is None:
-        raise SuiteError("\n".join(f"{path}:{line}: {printable(sentence)}" for line, sentence in stopping))
-    missing = (replace(f, sentence=f"{path}:{written.line(f.place)}: {printable(f.sentence)}") for f in found)
-    return Loaded(path, suite, written.sha256, tuple(missing), written.line, allow_code)
+    if stopping or value is None:
+        raise SuiteError("\n".join(f"{spot(path, line)}: {printable(sentence)}" for line, sentence in stopping))
+    missing = (replace(f, sentence=f"{spot(path, written.line(f.place))}: {printable(f.sentence)}") for f in found)
+    return Loaded(path, value, written.sha256, tuple(missing), written.line, allow_code)
 
 
 def _validated(value: dict[str, Any]) -> tuple[Suite | None, list[Fault]]:
     """The suite, without what is wrong with it as long as the rest makes sense, so that its names are checked too."""
     try:
-        return Suite.model_validate(value), []
+        suite = Suite.model_validate(value)
+        faults = _faults_of_tasks(suite)
+        good = {
+            name: section for name, section in suite.tasks.items() if name not in {fault.place[1] for fault in faults}
+        }
+        return suite.model_copy(update={"tasks": good}), faults
     except ValidationError as error:
-        described = [_described(one, value) for one in error.errors(include_url=False)]
-    found: dict[Place, str] = {}  # one fault a place: each member of a union complains
-    for place, sentence in described:
-        found.setdefault(place, f"{shown(place)}: {sentence}" if place else sentence)
-    faults = [Fault(place, sentence) for place, sentence in found.items()]
+        found = _described_faults(Suite, error, value)
     rest = copy.deepcopy(value)
     try:
-        for place in sorted(found, key=len, reverse=True):
+        for place in sorted((fault.place for fault in found), key=len, reverse=True):
             _remove(rest, place)
-        return Suite.model_validate(rest), faults
+        return Suite.model_validate({**rest, "tasks": {}}), found
     except (ValidationError, LookupError, TypeError):
-        return None, faults
+        return None, found
+
+
+def _described_faults(kind: type[BaseModel], error: ValidationError, value: Any, at: Place = ()) -> list[Fault]:
+    """One fault a place, though each member of a union complains; ``at`` is where the value stands in the suite."""
+    found: dict[Place, str] = {}
+    for one in error.errors(include_url=False):
+        place, sentence = _described(kind, one, value)
+        found.setdefault((*at, *place), f"{shown((*at, *place))}: {sentence}" if (*at, *place) else sentence)
+    return [Fault(place, sentence) for place, sentence in found.items()]
+
+
+def _faults_of_tasks(suite: Suite) -> list[Fault]:
+    """What is wrong with the sections of tasks that are no part of the schema."""
+    found = []
+    for name, values in suite.tasks.items():
+        place = ("tasks", name)
+        try:
+            task = tasks().load(name)
+            if task.needs.fit:
+                raise InputError("is made of the host's options: say alignments and benchmark in place of it")
+            if name in (SECTIONS.get(key) for key in suite.model_fields_set):
+                raise InputError("has a section of its own in this suite: say it once")
+            section_of(task).model_validate(values)
+        except KodaAuditError as error:
+            found.append(Fault(place, f"{shown(place)}: {error}"))
+        except ValidationError as error:
+            found += _described_faults(section_of(task), error, values, place)
+    return found
 
 
 def _remove(value: Any, place: Place) -> None:
@@ -102,10 +137,10 @@ def _remove(value: Any, place: Place) -> None:
     value.pop(place[-1], None)
 
 
-def _described(error: Any, value: Any) -> tuple[Place, str]:
-    """Where pydantic's error lies in the file, and the sentence for it."""
+def _described(root: type[BaseModel], error: Any, value: Any) -> tuple[Place, str]:
+    """Where pydantic's error lies in the value of that type, and the sentence for it."""
     place: list[str | int] = []
-    kind: Any = Suite
+    kind: Any = root
     described = None
     for part in error["loc"]:
         inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
@@ -113,48 +148,37 @@ def _described(error: Any, value: Any) -> tuple[Place, str]:
             break
         place.append(part)
         value = value[part]
-        kind, description = _within(kind, part)
-        described = description or described
+        kind, expected = _within(kind, part)
+        described = expected or described
     at = tuple(place)
     rest = error["loc"][len(place) :]
     name = error["type"]
     if name == "extra_forbidden":
-        return at, _unknown_key(Suite, at)
+        return at, _unknown_key(root, at)
     if name == "missing":
         return (*at, *rest), f"is missing{_meaning((*at, *rest))}"
     if rest and rest[0] == "[key]":
         return (*at,), error["msg"].removeprefix("Value error, ")
     if described:
-        return _described_place(at), f"expected {described}"
-    if name == "too_short" and not error["input"]:
-        return at, "is empty: list at least one, or leave it out"
-    context = error.get("ctx", {})
-    if name == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
-        given = error["input"]
-        return at, unknown("value", given, choices) if isinstance(given, str) else f"expected {context['expected']}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
-    message = message.replace("a valid dictionary or instance of", "a mapping with the keys of")
-    shown = "" if isinstance(error["input"], (dict, list)) else f", found {str(error['input'])[:60]!r}"
-    return at, f"{message}{shown}"
+        return _described_place(root, at), f"expected {described}"
+    return at, sentence_of(error)
 
 
-def _described_place(place: Place) -> Place:
-    """The entry that has a description, not a value deep in it."""
-    kind: Any = Suite
+def _described_place(kind: Any, place: Place) -> Place:
+    """The entry that says what is expected of it, not a value deep in it."""
     for depth, part in enumerate(place):
-        kind, description = _within(kind, part)
-        if description:
+        kind, expected = _within(kind, part)
+        if expected:
             return place[: depth + 1]
     return place
 
 
 def _within(kind: Any, part: str | int) -> tuple[Any, str | None]:
-    """The type of an entry of that type, and its description."""
+    """The type of an entry of that type, and what is expected of it."""
     for choice in _choices(kind):
         if isinstance(choice, type) and issubclass(choice, BaseModel) and part in choice.model_fields:
             field = choice.model_fields[str(part)]
-            return field.annotation, field.description
+            return field.annotation, next((one for one in field.metadata if isinstance(one, Expected)), None)
         if get_origin(choice) in (dict, list):
             return get_args(choice)[-1], None
     return None, None

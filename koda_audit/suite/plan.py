@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -10,29 +10,23 @@ from typing import Any, Literal
 
 from koda_audit._files import digest, slug
 from koda_audit.errors import InputError
+from koda_audit.suite.asked import Asked, asked
 from koda_audit.suite.cells import FORM, Cells
-from koda_audit.suite.checks import NEEDS
 from koda_audit.suite.load import Loaded
 from koda_audit.suite.names import OPERATORS, DataName, ModelName, all_data, calibration, model_name
-from koda_audit.suite.schema import Suite
 from koda_audit.suite.sources import data_source, libraries, model_source
 
-Step = Literal["embed", "compare", "similarity", "gap", "align", "evaluate"]
-# the names of tasks in the table of results
-TASKS: dict[Step, str] = {
-    "embed": "embed",
-    "compare": "koda_discrepancy",
-    "similarity": "koda_similarity",
-    "gap": "koda_modality_gap",
-    "align": "align",
-}
+Step = Literal["embed", "align", "task"]
 NOT_YET = "not measured yet: koda-audit run"  # of a report that is made while the suite runs
 AROUND = ("operator", "mode", "transductive", "gallery", "teacher")  # options of "align" that are no settings
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One step of a suite. ``needs`` are cells that come first; ``options`` what its numbers depend on besides."""
+    """One step of a suite. ``needs`` are cells that come first; ``options`` what it depends on besides.
+
+    ``task``: the name of a task, of a step of that kind. ``again``: of "embed", a second time in other batches.
+    """
 
     step: Step
     model: str
@@ -41,14 +35,14 @@ class Cell:
     reference: str | None = None
     alignment: str | None = None
     task: str = ""
-    again: bool = False  # of "embed": a second time in other batches, for the floor
+    again: bool = False
     needs: tuple[Cell, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
         """A line for a reader, which no other cell of the suite has."""
-        what = f"{self.task or TASKS[self.step]}: {self.model}"
+        what = f"{self.task or self.step}: {self.model}"
         against = f" against {self.reference}" if self.reference else ""
         aligned = f", {self.alignment}" if self.alignment else ""
         again = " in other batches" if self.again else ""
@@ -74,6 +68,11 @@ class Plan:
         self.data = {one.key: one for some in all_data(self.suite, loaded.base).values() for one in some}
         self._keys: dict[Cell, str] = {}
         self._sources: dict[Any, Any] = {}
+
+    @cached_property
+    def asked(self) -> Mapping[str, Asked]:
+        """The tasks of the suite, by name."""
+        return {one.task.name: one for one in asked(self.suite)}
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -158,81 +157,41 @@ class Plan:
         return [self.suite.dtype, self.suite.device if self.suite.dtype == "host" else None]
 
     def _wanted(self) -> Iterator[Cell]:
-        suite = self.suite
-        yield from self._compare(suite)
-        yield from self._similarity(suite)
-        yield from self._gap(suite)
-        yield from self._evaluate(suite)
-        if not (suite.discrepancy or suite.similarity or suite.gap or suite.benchmark):
-            yield from (self.embed(model, one) for model in self.models for one in self.data)
+        benchmarks = [one for one in self.asked.values() if one.place[0] == "benchmark"]
+        for one in self.asked.values():
+            for dataset in self._on(one) if one not in benchmarks else ():
+                yield from self._cells(one, dataset)
+        on = {one.task.name: set(self._on(one)) for one in benchmarks}
+        for dataset in self.data:  # each dataset's benchmarks together
+            for one in benchmarks:
+                yield from self._cells(one, dataset) if dataset in on[one.task.name] else ()
+        if not self.asked:
+            yield from (self.embed(model, data) for model in self.models for data in self.data)
 
-    def _compare(self, suite: Suite) -> Iterator[Cell]:
-        part = suite.discrepancy
-        if part is None:
-            return
-        options = part.model_dump(exclude={"pairs", "on", "floor"}) | {"seed": suite.seed}
-        for one in self._on(part.on):
-            for reference, model in self._pairs(part.pairs):
-                needs = [self.embed(model, one), self.embed(reference, one)]
-                if part.floor == "batch":
-                    needs += [self.embed(model, one, again=True), self.embed(reference, one, again=True)]
-                classes = self.suite.datasets[one].classes_of if one in self.suite.datasets else None
-                if classes is not None:
-                    needs += [self.embed(each, classes, self.data[one].split) for each in (model, reference)]
-                yield self._cell("compare", model, one, tuple(needs), options, reference=reference)
+    def _cells(self, one: Asked, dataset: str) -> Iterator[Cell]:
+        return self._compared(one, dataset) if one.needs.models == 2 else self._measured(one, dataset)
 
-    def _similarity(self, suite: Suite) -> Iterator[Cell]:
-        part = suite.similarity
-        if part is None:
-            return
-        options = part.model_dump(exclude={"pairs", "on"}) | {"seed": suite.seed}
-        for one in self._on(part.on):
-            for reference, model in self._pairs(part.pairs):
-                needs = (self.embed(model, one), self.embed(reference, one))
-                yield self._cell("similarity", model, one, needs, options, reference=reference)
+    def _compared(self, one: Asked, dataset: str) -> Iterator[Cell]:
+        for reference, model in self._pairs(one.pairs):
+            needs = [self.embed(model, dataset), self.embed(reference, dataset)]
+            if getattr(one.settings, "floor", "none") == "batch":
+                needs += [self.embed(each, dataset, again=True) for each in (model, reference)]
+            classes = self.suite.datasets[dataset].classes_of if dataset in self.suite.datasets else None
+            if one.needs.classes and classes is not None:
+                needs += [self.embed(each, classes, self.data[dataset].split) for each in (model, reference)]
+            yield self._cell(one, model, dataset, needs, reference=reference)
 
-    def _gap(self, suite: Suite) -> Iterator[Cell]:
-        part = suite.gap
-        if part is None:
-            return
-        options = part.model_dump(exclude={"on", "alignments"}) | {"seed": suite.seed}
-        shown = part.alignments or (suite.benchmark.alignments if suite.benchmark else ["none"])
-        for one in self._on(part.on):
-            for model in self.models:
-                for alignment in self._alignments(shown, model):
-                    needs = (self.embed(model, one), *self._align(model, one, alignment))
-                    yield self._cell("gap", model, one, needs, options, alignment=alignment)
-
-    def _evaluate(self, suite: Suite) -> Iterator[Cell]:
-        part = suite.benchmark
-        if part is None:
-            return
-        options: dict[str, dict[str, Any]] = {
-            "zeroshot_retrieval": {"at": part.recall_at},
-            "linear_probe": {"C": part.probe_C, "seed": suite.seed},
-            "clustering": {"clusters": part.clusters, "protocol": part.clustering_protocol, "seed": suite.seed},
-        }
-        for one in self._on(part.on):
-            only = suite.datasets[one.partition("/")[0]].only
-            for task in part.tasks:
-                if only is not None and task not in only:
-                    continue
-                # captions have no classes, so clusters of them must be counted
-                needed = NEEDS.get(task, "classes" if part.clusters is None else None)
-                if None not in (needed, self.data[one].kind) and needed != self.data[one].kind:
-                    continue
-                for model in self.models:
-                    for alignment in self._alignments(part.alignments, model):
-                        if task == "linear_probe" and self.gallery_bound(alignment):
-                            continue  # it is made from the rows that are evaluated, and leaves none to train on
-                        needs = [self.embed(model, one), *self._align(model, one, alignment)]
-                        if task == "linear_probe":
-                            split = self.data[one].train_split
-                            tower = alignment is not None and suite.alignments[alignment].mode == "tower"
-                            needs.append(replace(needs[1], split=split) if tower else self.embed(model, one, split))
-                        yield self._cell(
-                            "evaluate", model, one, tuple(needs), options.get(task, {}), alignment=alignment, task=task
-                        )
+    def _measured(self, one: Asked, dataset: str) -> Iterator[Cell]:
+        for model in self.models:
+            for alignment in self._alignments(one.alignments, model):
+                if one.needs.train and self.gallery_bound(alignment):
+                    continue  # it is made from the rows that are evaluated, and leaves none to train on
+                needs = [self.embed(model, dataset), *self._align(model, dataset, alignment)]
+                if one.needs.train:
+                    split = self.data[dataset].train_split
+                    tower = alignment is not None and self.suite.alignments[alignment].mode == "tower"
+                    needs.append(replace(needs[1], split=split) if tower else self.embed(model, dataset, split))
+                yield self._cell(one, model, dataset, needs, alignment=alignment)
 
     def _align(self, model: str, dataset: str, alignment: str | None) -> Iterator[Cell]:
         if alignment is None:
@@ -250,23 +209,23 @@ class Plan:
         yield cell
 
     def _cell(
-        self,
-        step: Step,
-        model: str,
-        dataset: str,
-        needs: tuple[Cell, ...],
-        options: Mapping[str, Any],
-        reference: str | None = None,
+        self, one: Asked, model: str, dataset: str, needs: Sequence[Cell], reference: str | None = None,
         alignment: str | None = None,
-        task: str = "",
-    ) -> Cell:
-        split = self.data[dataset].split
-        return Cell(step, model, dataset, split, reference, alignment, task, needs=needs, options=options)
+    ) -> Cell:  # fmt: skip
+        options = {**one.settings.model_dump(), "seed": self.suite.seed, "version": one.task.version}
+        split, name = self.data[dataset].split, one.task.name
+        return Cell("task", model, dataset, split, reference, alignment, name, needs=tuple(needs), options=options)
 
-    def _on(self, names: str | list[str]) -> Iterator[str]:
-        for one in self.data:
-            if names == "all" or one in names or one.rpartition("/")[0] in names:
-                yield one
+    def _on(self, one: Asked) -> Iterator[str]:
+        """The datasets of a task that have what it needs, as far as that is known."""
+        for key, data in self.data.items():
+            only = self.suite.datasets[key.partition("/")[0]].only
+            if one.place[0] == "benchmark" and only is not None and one.task.name not in only:
+                continue
+            if None not in (one.needs.kind, data.kind) and one.needs.kind != data.kind:
+                continue
+            if one.on == "all" or key in one.on or key.rpartition("/")[0] in one.on:
+                yield key
 
     def _pairs(self, pairs: Literal["all"] | list[list[str]]) -> Iterator[tuple[str, str]]:
         """(reference, model): the one listed first is the reference, as in clip_benchmark."""
@@ -275,9 +234,9 @@ class Plan:
         else:
             yield from ((reference, model) for reference, model in pairs)
 
-    def _alignments(self, names: str | list[str], model: str) -> Iterator[str | None]:
+    def _alignments(self, names: Literal["all"] | list[str | None], model: str) -> Iterator[str | None]:
         """Those of a model, whose towers are not trained towards itself."""
-        for name in ["none", *self.suite.alignments] if names == "all" else names:
-            chosen = self.suite.alignments.get(name)
+        for name in [None, *self.suite.alignments] if names == "all" else names:
+            chosen = None if name is None else self.suite.alignments[name]
             if chosen is None or chosen.mode == "feature" or chosen.parameters.get("teacher") != model:
-                yield None if name == "none" else name
+                yield name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import traceback
 from collections.abc import Callable, Mapping
@@ -9,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koda_audit._files import cache_folder, check_writable, checked_folder
+from koda_audit._files import check_writable, checked_folder, default_store
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import InputError, KodaAuditError
+from koda_audit.gates.check import verdicts_of
 from koda_audit.gates.run import Run
 from koda_audit.gates.verdict import Verdict, exit_code
 from koda_audit.report.write import check_replaceable
-from koda_audit.results import frame
+from koda_audit.results import COLUMNS, frame
 from koda_audit.suite.cells import Finished
 from koda_audit.suite.gated import checked_plan
 from koda_audit.suite.load import Loaded, load_suite
 from koda_audit.suite.plan import NOT_YET, Cell, Plan
+
+STRONGEST = "tables/strongest_groups.csv"  # of an audit with comparisons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +49,35 @@ class Audit:
         """2 where a cell failed or a gate has an error, else 1 where a gate failed, else 2 without a folder, else 0."""
         return 2 if self.failures else exit_code(self.verdicts) or (2 if self.unwritten else 0)
 
+    def __repr__(self) -> str:
+        words = [verdict.verdict for verdict in self.verdicts]
+        counted = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "no gates"
+        return f"Audit({self.folder}: {len(self.frame)} numbers, {len(self.failures)} steps failed; {counted})"
 
-def default_store() -> Path:
-    """The store that ``clip_benchmark eval`` uses for our tasks, too."""
-    return cache_folder().with_name("koda_store")
+    def _repr_html_(self) -> str:
+        """The verdicts, and the first group of each comparison, for a notebook."""
+        from koda_audit.gates.outputs import table_of
+
+        tables = [table_of(self.verdicts)] if self.verdicts else []
+        tables += [] if self.strongest is None else [self.strongest]
+        return "".join([f"<p>{html.escape(repr(self))}</p>", *(table.to_html(index=False) for table in tables)])
+
+
+def load_audit(folder: str | Path) -> Audit:
+    """An earlier audit, from its folder.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    import pandas as pd
+
+    place = Path(folder)
+    rows = Run.read(place).rows
+    failed = {f"{row['task']}: {row['model']} on {row['dataset']}": row["error"] for row in rows if row["error"]}
+    table = place / STRONGEST
+    strongest = pd.read_csv(table) if table.is_file() else None
+    whole = pd.DataFrame([{name: row.get(name) for name in COLUMNS} for row in rows], columns=list(COLUMNS))
+    return Audit(place, whole, failed, verdicts_of(place), strongest)
 
 
 def planned(loaded: Loaded, store: Path | None = None) -> Plan:
@@ -61,7 +90,7 @@ def planned(loaded: Loaded, store: Path | None = None) -> Plan:
 
 
 def run_suite(
-    suite: str | Path,
+    suite: str | Path | Mapping[str, Any],
     output: str | Path = "reports/latest",
     *,
     store: str | Path | None = None,
@@ -74,7 +103,7 @@ def run_suite(
     """Do what is missing of a suite, and write its report.
 
     Args:
-        suite: the YAML file.
+        suite: the YAML file, or what stands in one as a mapping, with paths relative to the working folder.
         output: folder of the report; an earlier report there is replaced.
         store: of embeddings and finished cells; default: that of ``clip_benchmark eval``.
         baseline: folder of an accepted baseline, or of an earlier audit, for gates without ``against``.

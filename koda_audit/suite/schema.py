@@ -8,6 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from koda_audit.gates.gate import Gate, gate_of
+from koda_audit.settings import AtLeastOne, Expected, Positive, Settings, Some
+from koda_audit.tasks.benchmarks import RetrievalSettings
+from koda_audit.tasks.discrepancy import DiscrepancySettings
+from koda_audit.tasks.gap import GapSettings
+from koda_audit.tasks.gap_robustness import GapRobustnessSettings
+from koda_audit.tasks.similarity import SimilaritySettings
 
 
 def _file_name(text: str) -> str:
@@ -16,55 +22,28 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _distinct(values: list[Any]) -> list[Any]:
-    twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is listed twice")
-    return values
-
-
 def _split(text: str) -> str:
     if not re.fullmatch(r"[\w.\[\]:%+-]{1,80}", text) or ".." in text:
         raise ValueError("a split is one word, such as test or train")
     return text
 
 
-def _halves(number: int) -> int:
-    if number == 1:
-        raise ValueError("give at least 2, whose spread is the error of a stability, or 0 for none")
-    return number
-
-
 Name = Annotated[str, AfterValidator(_file_name)]
 Split = Annotated[str, AfterValidator(_split)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-AtLeastOne = Annotated[int, Field(ge=1, le=2**31)]
-Some = Field(min_length=1)
-Distinct = AfterValidator(_distinct)
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
-Pairs = Annotated[
-    Literal["all"] | Annotated[list[Pair], Some],
-    Field(description="'all', or a list of [reference, model] with names from models"),
-]
-On = Annotated[
-    Literal["all"] | Annotated[list[str], Some], Field(description="'all', or a list of names from datasets")
-]
-Which = Annotated[
-    Literal["all"] | Annotated[list[str], Some],
-    Field(description="'all', or a list of 'none' and names from alignments"),
-]
+PAIRS = "'all', or a list of [reference, model] with names from models"
+ON = "'all', or a list of names from datasets"
+WHICH = "'all', or a list of 'none' and names from alignments"
+FIT_ON = "DATASET or DATASET:SPLIT"
+SOURCE = "who published it, and where"
+Pairs = Annotated[Literal["all"] | Annotated[list[Pair], Some], Field(description=PAIRS), Expected(PAIRS)]
+On = Annotated[Literal["all"] | Annotated[list[str], Some], Field(description=ON), Expected(ON)]
+Which = Annotated[Literal["all"] | Annotated[list[str], Some], Field(description=WHICH), Expected(WHICH)]
 Benchmarks = Literal["zeroshot_classification", "zeroshot_retrieval", "linear_probe", "clustering", "side_effects"]
 
 
-class Part(BaseModel):
-    """Unknown keys and other types are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-
-class Model(Part):
+class Model(Settings):
     """An open_clip name with a tag or checkpoint file, ``local-dir:``, ``hf-hub:``, or ``py:module:function``."""
 
     model: Text
@@ -72,7 +51,7 @@ class Model(Part):
     model_type: str = "open_clip"
 
 
-class Data(Part):
+class Data(Settings):
     """A dataset by the host's name, or one of its collections.
 
     ``task`` says whether it has captions or classes, ``only`` which tasks of the benchmark run on it; default: all that
@@ -93,59 +72,32 @@ class Data(Part):
     only: Annotated[list[Benchmarks], Some] | None = None
 
 
-class Discrepancy(Part):
-    """Groups of samples that one model clusters and the other does not, both ways."""
+class OfPairs(Settings):
+    """On which datasets, and of which models, a task of two models is run."""
 
     pairs: Pairs = "all"
     on: On = "all"
-    modality: Literal["joint", "image", "text"] = "joint"
-    kernel: Literal["rbf", "cosine", "polynomial"] = "rbf"
-    features: Literal["auto", "exact", "random"] = "auto"
-    n_features: AtLeastOne = 3000
-    directions: AtLeastOne | None = None
-    epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    preset: Literal["paper"] | None = None
-    halves: Annotated[int, Field(ge=0, le=10_000), AfterValidator(_halves)] = 25
-    min_stability: Share = 0.7
-    floor: Literal["batch", "none"] = "batch"
 
 
-class Similarity(Part):
-    """How alike two models represent the same samples; rows are brought to length 1."""
-
-    pairs: Pairs = "all"
-    on: On = "all"
-    measures: Annotated[list[str], Some] = [
-        "cka_linear",
-        "cka_linear_debiased",
-        "procrustes",
-        "cka_rbf",
-        "rsa",
-        "mutual_knn",
-        "cknna",
-    ]
-    modality: Literal["image", "text"] = "image"
-    interval: bool = True
-    permutations: Annotated[int, Field(ge=0, le=100_000)] = 0
-    k: AtLeastOne = 10
-
-
-class Robustness(Part):
-    """How often noise on the texts changes the nearest one of an image, as the gap is closed."""
-
-    total_var: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Some, Distinct] = [0.02]
-    alphas: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Some] = [0.0, 0.5, 1.0]
-    metric: Literal["euclidean", "cosine", "dot"] = "euclidean"
-    trials: AtLeastOne = 20
-
-
-class Gap(Part):
-    """How far apart images and texts of one model lie, under which alignments; default: those of the benchmark."""
+class OfModels(Settings):
+    """On which datasets, and under which alignments, a task of one model is run; default: those of the benchmark."""
 
     on: On = "all"
     alignments: Which | None = None
-    interval: bool = True
-    robustness: Robustness | None = None
+
+
+class Discrepancy(DiscrepancySettings, OfPairs):
+    """The task koda_discrepancy."""
+
+
+class Similarity(SimilaritySettings, OfPairs):
+    """The task koda_similarity."""
+
+
+class Gap(GapSettings, OfModels):
+    """The task koda_modality_gap, and koda_gap_robustness on the same data where ``robustness`` is given."""
+
+    robustness: GapRobustnessSettings | None = None
 
 
 class Alignment(BaseModel):
@@ -155,7 +107,7 @@ class Alignment(BaseModel):
     __pydantic_extra__: dict[str, Annotated[Any, Field(description="a parameter of the operator")]]
 
     operator: Text
-    fit_on: Annotated[str, Field(description="DATASET or DATASET:SPLIT", pattern=r"^[^:]+(:[^:]+)?$")] | None = None
+    fit_on: Annotated[str | None, Field(description=FIT_ON, pattern=r"^[^:]+(:[^:]+)?$"), Expected(FIT_ON)] = None
     mode: Annotated[
         Literal["feature", "tower"], Field(description="map finished embeddings, or train the towers of each model")
     ] = "feature"
@@ -167,30 +119,29 @@ class Alignment(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Benchmark(Part):
+class Benchmark(RetrievalSettings):
     """Which numbers of each model, dataset and alignment."""
 
     tasks: Annotated[list[Benchmarks], Some]
     on: On = "all"
     alignments: Which = "all"
-    recall_at: Annotated[list[AtLeastOne], Some, Distinct] = [1, 5, 10]
     clusters: AtLeastOne | None = None
     clustering_protocol: Literal["default", "grassucci2026"] = "default"
     probe_C: Positive | None = None
 
 
-class Published(Part):
+class Published(Settings):
     """A figure that somebody published of a model as it is, shown beside ours; ``source`` says who, and where."""
 
     metric: Text
     dataset: Text
     model: Text
     value: float = Field(allow_inf_nan=False)
-    source: Annotated[str, Field(description="who published it, and where", pattern=r"\S", max_length=1000)]
+    source: Annotated[str, Field(description=SOURCE, pattern=r"\S", max_length=1000), Expected(SOURCE)]
 
 
-class Suite(Part):
-    """A whole suite."""
+class Suite(Settings):
+    """A whole suite. ``tasks``: those of other packages, each with its settings, and where it is run."""
 
     suite: Name
     models: Annotated[dict[Name, Model], Some]
@@ -198,10 +149,11 @@ class Suite(Part):
     discrepancy: Discrepancy | None = None
     similarity: Similarity | None = None
     gap: Gap | None = None
-    alignments: dict[Name, Alignment] = {}
+    tasks: dict[str, dict[str, Any]] = Field(default={})
+    alignments: dict[Name, Alignment] = Field(default={})
     benchmark: Benchmark | None = None
-    gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = []
-    published: list[Published] = []
+    gates: list[Annotated[Gate, BeforeValidator(gate_of)]] = Field(default=[])
+    published: list[Published] = Field(default=[])
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 4

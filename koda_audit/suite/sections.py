@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from koda_audit.document import Picture, SampleGrid, Section, escape
+from koda_audit.suite.asked import DISCREPANCY, ROBUSTNESS, SECTIONS
 from koda_audit.suite.benchmark_sections import (
     benchmark_sections,
     benchmarks_of,
@@ -20,9 +21,11 @@ from koda_audit.suite.gap_quality import gap_against_quality
 from koda_audit.suite.gap_sections import gap_sections, similarity_section
 from koda_audit.suite.pictures import model_maps
 from koda_audit.suite.plan import NOT_YET, Cell, Plan
+from koda_audit.tasks.benchmarks import BENCHMARKS
+from koda_audit.tasks.discrepancy import DIFFER
 
 Cells = Mapping[Cell, Finished]
-UNLIKE = "Groups on which "  # what the title of such a section of a comparison begins with
+OURS = (*SECTIONS.values(), ROBUSTNESS, *BENCHMARKS)  # whose sections hold all cells side by side
 SAMPLE = "sample "  # what the name of a sample's picture begins with
 
 
@@ -44,10 +47,12 @@ def sections_of(
         *similarity_section(finished),
         *gap_sections(finished),
         *predicted,
+        *_of_others(finished),
         _models(plan, finished),
     ]
     tables = {path: table for cell in made for path, table in _tables(cell, finished[cell])}
-    return sections, tables | everything
+    best = strongest(finished)
+    return sections, tables | everything | ({} if best is None else {"tables/strongest_groups.csv": best})
 
 
 def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Section:
@@ -61,7 +66,7 @@ def _summary(plan: Plan, finished: Cells, failures: Mapping[Cell, str]) -> Secti
     if table is None:
         return Section("Summary", text)
     # of a comparison with a finding where there is one: that of others says that there is none
-    compared = [done.sections[0] for cell, done in finished.items() if cell.step == "compare"]
+    compared = [done.sections[0] for cell, done in finished.items() if cell.task == DISCREPANCY]
     first = max(compared, key=lambda section: "finding" in pd.DataFrame(**section["table"])["verdict"].to_numpy())
     said = f"{text}\n\nThe first group of each comparison, both ways. {first['text']}"
     return Section("Summary", said, table, pictures=tuple(_who_sees_what(finished)))
@@ -79,7 +84,7 @@ def strongest(finished: Cells) -> pd.DataFrame | None:
 
 def _strongest_of_each(finished: Cells) -> Iterator[tuple[Cell, pd.DataFrame]]:
     for cell, done in finished.items():
-        if cell.step == "compare":
+        if cell.task == DISCREPANCY:
             table = pd.DataFrame(**done.sections[0]["table"])
             ways = table.groupby(["groups", "does not"], sort=False)
             count = ways["verdict"].transform(lambda verdicts: (verdicts == "finding").sum())
@@ -113,14 +118,25 @@ def _failed(failures: Mapping[Cell, str]) -> Iterator[Section]:
 def _comparisons(finished: Cells, first: bool) -> Iterator[Section]:
     """What each task says of a comparison but for its summary: the groups that models differ most on come first."""
     for cell, done in finished.items():
-        if cell.step != "compare":
+        if cell.task != DISCREPANCY:
             continue
         for section in done.sections[1:]:
-            if section["title"].startswith(UNLIKE) == first:
+            if (section["key"] == DIFFER) == first:
                 title = f"{section['title']} ({cell.model} against {cell.reference} on {cell.dataset})"
                 if first:
                     title = f"{section['title']}, on {cell.dataset}"
                 yield _section(cell, done, {**section, "title": title})
+
+
+def _of_others(finished: Cells) -> Iterator[Section]:
+    """What tasks of other packages say, cell by cell."""
+    for cell, done in finished.items():
+        if cell.step == "task" and cell.task not in OURS:
+            against = f" against {cell.reference}" if cell.reference else ""
+            aligned = f", {cell.alignment}" if cell.alignment else ""
+            of = f"({cell.task} of {cell.model}{against} on {cell.dataset}{aligned})"
+            for section in done.sections:
+                yield _section(cell, done, {**section, "title": f"{section['title']} {of}"})
 
 
 def _models(plan: Plan, finished: Cells) -> Section:
@@ -147,8 +163,7 @@ def _settings(finished: Cells) -> Iterator[tuple[tuple[str, str], str]]:
     """What each kind of step was set to; where cells differ, all of their values."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for cell, done in finished.items():
-        named = {"compare": "discrepancy", "gap": "modality gap", "align": f"alignment {cell.alignment}"}
-        of = cell.task or named.get(cell.step, cell.step)
+        of = cell.task or (f"alignment {cell.alignment}" if cell.step == "align" else cell.step)
         for name, value in done.settings.items():
             if value is not None and not isinstance(value, Mapping):
                 spelled = f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -179,7 +194,7 @@ def _section(cell: Cell, done: Finished, section: Mapping[str, Any]) -> Section:
         for grid in section["grids"]
     )
     table = None if section["table"] is None else pd.DataFrame(**section["table"])
-    return Section(section["title"], section["text"], table, grids, pictures, section["folded"])
+    return Section(section["title"], section["text"], table, grids, pictures, section["folded"], section["key"])
 
 
 def sample_name(cell: Cell, sample: str) -> str:

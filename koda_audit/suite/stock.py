@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from koda_audit.alignment.operator import load_alignment
@@ -16,7 +15,7 @@ from koda_audit.data.load import check_dataset, load_dataset
 from koda_audit.embeddings.container import Embeddings
 from koda_audit.embeddings.extract import embed
 from koda_audit.embeddings.store import Store
-from koda_audit.errors import DataError, StoreError
+from koda_audit.errors import StoreError
 from koda_audit.models import LOCAL, LoadedModel, ModelSpec, check_model, load_model
 from koda_audit.suite.cells import RECORD
 from koda_audit.suite.plan import Cell, Plan
@@ -63,15 +62,6 @@ class Stock:
         key = self.plan.key(cell)
         assert key is not None
         return self.plan.finished.path(key) / OPERATOR
-
-    def units(self, cell: Cell, modality: str) -> Any:
-        """(n, d) rows of one modality of an "embed" cell, brought to length 1."""
-        pairs = self.read(cell).pairs()
-        rows = pairs.image if modality == "image" else pairs.text
-        if rows is None:
-            raise DataError(f"dataset '{cell.dataset}' has no texts: compare images")
-        values = np.asarray(rows, dtype=np.float64)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
 
     def read(self, cell: Cell) -> Embeddings:
         """Embeddings of a finished cell, in the order of the dataset."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from koda_audit.gates.run import OUTCOMES, Run
 from koda_audit.gates.verdict import Verdict
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import Outcomes, save_outcomes
+from koda_audit.protocols import FILE, Protocol, protocol_of, signed
 from koda_audit.report.write import is_current, write_report
 from koda_audit.results import Result, records, signature
-from koda_audit.suite.cells import Finished, Queries
-from koda_audit.suite.plan import TASKS, Cell, Plan
+from koda_audit.suite.cells import Finished
+from koda_audit.suite.plan import Cell, Plan
 from koda_audit.suite.sections import sample_pictures, sections_of
 from koda_audit.suite.sources import libraries, stamps
-
-MEASURING = ("compare", "similarity", "gap", "evaluate")
+from koda_audit.tasks.protocol import Queries
 
 
 def write_audit(
@@ -41,10 +40,12 @@ def write_audit(
     Returns:
         The table, the verdicts, and why nothing could be written, as on a full disk: the verdicts are not lost with it.
     """
-    rows = [*results(plan, finished), *errors(plan, failures)]
+    protocols = protocols_of(plan, finished)
+    rows = [*results(plan, finished, protocols), *errors(plan, failures)]
     environment = environment_of(plan, finished)
     outcomes, ids = outcomes_of(finished), ids_of(finished)
-    verdicts = judge(plan.suite.gates, Run(records(rows), lambda: Outcomes(outcomes, ids)), baseline)
+    run = Run(records(rows), lambda: Outcomes(outcomes, ids), protocols=signed(protocols.values()))
+    verdicts = judge(plan.suite.gates, run, baseline)
     judged = [verdict.record() for verdict in verdicts]
     cells = [[cell.name, plan.key(cell)] for cell in finished]
     ours = [path for path in Path(koda_audit.__file__).parent.rglob("*") if path.suffix != ".pyc"]
@@ -59,10 +60,11 @@ def write_audit(
 
     def beside(work: Path) -> None:
         write_json(work / "environment.json", environment)
+        write_json(work / FILE, signed(protocols.values()))
         save_outcomes(work / OUTCOMES, outcomes, ids)
         if verdicts:
             write_json(work / VERDICTS, judged)
-        for cell, record in host_records(plan, finished, rows):
+        for cell, record in host_records(plan, finished, protocols):
             write_json(work / "json" / f"{cell.file}.json", record)
 
     title = f"Audit: {plan.suite.suite}"
@@ -74,24 +76,40 @@ def write_audit(
     return rows, verdicts, None
 
 
-def results(plan: Plan, finished: Mapping[Cell, Finished]) -> Iterator[Result]:
+def results(
+    plan: Plan, finished: Mapping[Cell, Finished], protocols: Mapping[tuple[Cell, str], Protocol]
+) -> Iterator[Result]:
     """A row a number."""
     for cell, done in finished.items():
-        if cell.step not in MEASURING:
-            continue
-        signed = _signatures(cell, done, finished)
+        where = _where(plan, cell) if cell.step == "task" else {}
         for number in done.numbers:
             yield Result(
-                **_where(plan, cell),
+                **where,
                 metric=number.metric,
                 value=number.value,
                 ci_low=number.low,
                 ci_high=number.high,
-                chance=done.facts.get("chance", {}).get(number.metric),
-                n=number.n,
+                chance=number.chance,
+                n=finished[cell.needs[0]].facts["n"] if number.n is None else number.n,
                 seed=plan.suite.seed,
-                **signed,
+                protocol=signature(protocols[cell, number.metric]),
+                provenance=_provenance(cell, finished),
             )
+
+
+def protocols_of(plan: Plan, finished: Mapping[Cell, Finished]) -> dict[tuple[Cell, str], Protocol]:
+    """What each number was measured by."""
+    found = {}
+    for cell, done in finished.items():
+        aligned = [dict(need.options) for need in cell.needs if need.step == "align"]
+        # classes from another dataset say what is in a group, and are no part of any number
+        used = [one for one in _embedded(cell) if aligned or one.dataset == cell.dataset]
+        facts = [(one.split, finished[one].facts) for one in used]
+        data = [(split, known["fingerprint"], known["prompts"]) for split, known in facts]
+        for number in done.numbers:
+            version = plan.asked[cell.task].task.version
+            found[cell, number.metric] = protocol_of(cell.task, version, number, data, aligned)
+    return found
 
 
 def errors(plan: Plan, failures: Mapping[Cell, str]) -> Iterator[Result]:
@@ -103,7 +121,7 @@ def errors(plan: Plan, failures: Mapping[Cell, str]) -> Iterator[Result]:
 def outcomes_of(finished: Mapping[Cell, Finished]) -> dict[Place, Queries]:
     """The outcome of each query with the row of its image, by the columns that its number has in the table."""
     return {
-        Place(cell.model, cell.dataset, _task(cell), metric, cell.alignment): queries
+        Place(cell.model, cell.dataset, cell.task, metric, cell.alignment): queries
         for cell, done in finished.items()
         for metric, queries in done.outcomes.items()
     }
@@ -120,15 +138,17 @@ def ids_of(finished: Mapping[Cell, Finished]) -> dict[str, list[str]]:
 
 
 def host_records(
-    plan: Plan, finished: Mapping[Cell, Finished], rows: list[Result]
+    plan: Plan, finished: Mapping[Cell, Finished], protocols: Mapping[tuple[Cell, str], Protocol]
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """What ``clip_benchmark build`` reads: flat metrics a cell, and keys that tell cells apart, as its columns."""
     for cell, done in finished.items():
-        if cell.step in MEASURING:
-            where, signed = _where(plan, cell), _signatures(cell, done, finished)
+        if cell.step == "task":
+            where = _where(plan, cell)
+            whole = signature([protocols[cell, number.metric] for number in done.numbers])
             where["alignment"] = cell.alignment or "none"
             metrics = {number.metric: number.value for number in done.numbers}
-            yield cell, {**where, **signed, "metrics": metrics}
+            made = {"protocol": whole, "provenance": _provenance(cell, finished)}
+            yield cell, {**where, **made, "metrics": metrics}
 
 
 def environment_of(plan: Plan, finished: Mapping[Cell, Finished]) -> dict[str, Any]:
@@ -160,27 +180,15 @@ def _where(plan: Plan, cell: Cell) -> dict[str, Any]:
         "dataset": cell.dataset,
         "split": cell.split,
         "language": plan.data[cell.dataset].language,
-        "task": _task(cell),
+        "task": cell.task or cell.step,
         "alignment": cell.alignment,
     }
 
 
-def _task(cell: Cell) -> str:
-    return cell.task or TASKS[cell.step]
-
-
-def _signatures(cell: Cell, done: Finished, finished: Mapping[Cell, Finished]) -> dict[str, str]:
-    """Protocol: what was measured, on which samples. Provenance: by which weights, code and machine."""
-    embedded = list(_embedded(cell))
-    facts = [finished[one].facts for one in embedded]
-    aligned = [dict(need.options) for need in cell.needs if need.step == "align"]
-    data = [[known["fingerprint"], known["prompts"], one.split] for one, known in zip(embedded, facts, strict=True)]
-    made = [[known[key] for key in ("embedding", "device", "libraries")] for known in facts]
-    distinct = [part for part, _ in groupby(sorted(data))]
-    return {
-        "protocol": signature([cell.step, cell.task, dict(done.settings), aligned, distinct]),
-        "provenance": signature([made, libraries()]),
-    }
+def _provenance(cell: Cell, finished: Mapping[Cell, Finished]) -> str:
+    """By which weights, code and machine."""
+    facts = [finished[one].facts for one in _embedded(cell)]
+    return signature([[[known[key] for key in ("embedding", "device", "libraries")] for known in facts], libraries()])
 
 
 def _embedded(cell: Cell) -> Iterator[Cell]:

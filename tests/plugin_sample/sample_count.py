@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
+from pydantic import Field
 
-from koda_audit.document import Outcome, Section
+from koda_audit.document import Section
 from koda_audit.errors import InputError
-from koda_audit.host_tasks.protocol import Inputs
+from koda_audit.metrics import Metric
+from koda_audit.settings import AtLeastOne, Settings
+from koda_audit.tasks.protocol import Inputs, Needs, Number, Outcome, Task
 
 
-class SampleCount:
+class SampleCountSettings(Settings):
+    """How few samples are too few."""
+
+    min: AtLeastOne = Field(default=1, description="at least so many samples")
+
+
+class SampleCount(Task):
     """Counts what was embedded."""
 
     name = "sample_count"
     help = "count samples and dimensions"
-    compares = False
+    prefix = "sample_count"
+    needs = Needs(aligned=True)
+    Settings = SampleCountSettings
+    meanings = (
+        Metric("sample_count_n", "samples", 1, None, exact=True),
+        Metric("sample_count_dim", "dimensions of an image vector", 1, None, exact=True),
+    )
 
-    def add_options(self, group: argparse._ArgumentGroup) -> None:
-        """One option: how few samples are too few."""
-        group.add_argument("--sample_count_min", type=int, default=1, help="at least so many; default: %(default)s")
+    def check(self, settings: SampleCountSettings, samples: int) -> None:
+        """Raise InputError for fewer samples than were asked for."""
+        if samples < settings.min:
+            raise InputError(f"{samples} samples are fewer than the {settings.min} of sample_count's min")
 
-    def check(self, options: argparse.Namespace, samples: int | None = None) -> None:
-        """Raise InputError for a minimum below one, or above the number of samples."""
-        if options.sample_count_min < 1:
-            raise InputError(f"--sample_count_min {options.sample_count_min}: expected 1 or more")
-        if samples is not None and samples < options.sample_count_min:
-            raise InputError(f"{samples} samples are fewer than --sample_count_min {options.sample_count_min}")
-
-    def run(self, inputs: Inputs) -> Outcome:
+    def run(self, inputs: Inputs, settings: SampleCountSettings) -> Outcome:
         """Count."""
         samples, dimensions = inputs.target.image.shape
-        return Outcome(
-            metrics={"sample_count_n": float(samples), "sample_count_dim": float(dimensions)},
-            sections=(Section("Samples", f"{samples} samples of {dimensions} dimensions."),),
-        )
+        numbers = (Number("sample_count_n", samples), Number("sample_count_dim", dimensions))
+        text = f"{samples} samples of {dimensions} dimensions."
+        return Outcome(numbers, (Section("Samples", text),), settings=settings.model_dump())
 
 
 task = SampleCount()

@@ -93,7 +93,7 @@ BAD = {
         "no gate can be judged by koda_excess_top1: it has no interval; koda_findings is a count that can",
     ),
     "metric that is not measured": ("gaprob_rank", "text_retrieval_recall@5", 15, "nothing in this suite measures"),
-    "measure of another modality": ("sim_text_cka_linear", "text_retrieval_recall@5", 15, "'sim_image_cka_linear'"),
+    "measure of another modality": ("sim_texts_cka_linear", "text_retrieval_recall@5", 15, "'sim_text_cka_linear'"),
     "unknown alignment": ("[none, centered]", "[none, centred]", 13, "did you mean 'centred'"),
     "unknown calibration": ('"pears:train"', '"pairs:train"', 12, "did you mean 'pairs'"),
     "fitted on nothing": ("center_renorm}", 'center_renorm, fit_on: "pairs:train"}', 12, "fit_on: DATASET:train"),

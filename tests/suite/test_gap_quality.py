@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from koda_audit.suite.cells import Cells, Finished, Number
+from koda_audit.suite.asked import GAP
+from koda_audit.suite.cells import Cells, Finished
 from koda_audit.suite.gap_quality import FILE, GAPS, TITLE, gap_against_quality
 from koda_audit.suite.load import load_suite
 from koda_audit.suite.plan import Cell, Plan
 from koda_audit.suite.sections import sections_of
+from koda_audit.tasks.benchmarks import BENCHMARKS
+from koda_audit.tasks.protocol import Number
 
 DATA = """\
   pairs: {dataset: wds/p, root: p, task: zeroshot_retrieval}
@@ -41,16 +44,16 @@ def measured(plan: Plan) -> dict[Cell, Finished]:
     found = {}
     for cell in plan.cells:
         raw = gaps[cell.model, cell.alignment]
-        if cell.step == "gap":
+        if cell.task == GAP:
             values = {key: raw if key == "raw_gap_rms" else random.normal() for key in GAPS}
             numbers = [*(Number(f"gap_{key}", value) for key, value in values.items()), Number("gaprob_agreement", 0.5)]
             found[cell] = Finished(
                 tuple(numbers),
-                tables={"gap": pd.DataFrame(values.items(), columns=["metric", "value"]).assign(null=None)},
+                tables={"tables/gap.csv": pd.DataFrame(values.items(), columns=["metric", "value"]).assign(null=None)},
             )
-        elif cell.step == "evaluate":
+        elif cell.task in BENCHMARKS:
             numbers = [Number(key, raw + random.normal() / 4, 0.1, 0.9, 24) for key in METRICS[cell.task]]
-            found[cell] = Finished(tuple(numbers), facts={"chance": {}})
+            found[cell] = Finished(tuple(numbers))
     return found
 
 
@@ -61,9 +64,9 @@ def r2(
     sides: list[dict[tuple[str, str | None], float]] = [{}, {}]
     for cell, done in cells.items():
         for number in done.numbers:
-            if (cell.step, cell.dataset, number.metric) == ("gap", on, "gap_raw_gap_rms"):
+            if (cell.task, cell.dataset, number.metric) == (GAP, on, "gap_raw_gap_rms"):
                 sides[0][cell.model, cell.alignment] = number.value
-            if (cell.step, cell.dataset, number.metric) == ("evaluate", dataset, metric):
+            if (cell.task in BENCHMARKS, cell.dataset, number.metric) == (True, dataset, metric):
                 sides[1][cell.model, cell.alignment] = number.value
     points = [
         (sides[0][point], value) for point, value in sides[1].items() if point in sides[0] and point[1] not in leave_out
@@ -85,7 +88,7 @@ def r2(
     ],
 )
 def test_the_gap_is_measured_under_the_alignments_of_the_benchmark(rest, expected, tmp_path):
-    cells = [cell for cell in planned(tmp_path, 2, rest).cells if cell.step == "gap"]
+    cells = [cell for cell in planned(tmp_path, 2, rest).cells if cell.task == GAP]
     assert {cell.alignment for cell in cells} == expected
     assert len(cells) == 2 * len(expected)
     for cell in cells:
@@ -136,7 +139,7 @@ def test_where_the_gap_was_not_measured_that_of_another_dataset_stands_in(tmp_pa
 
 def test_what_failed_is_no_point(tmp_path):
     plan = planned(tmp_path, 6, f"gap: {{}}\n{TWO}{TASKS}")
-    cells = {cell: done for cell, done in measured(plan).items() if (cell.step, cell.model) != ("gap", "m3")}
+    cells = {cell: done for cell, done in measured(plan).items() if (cell.task, cell.model) != (GAP, "m3")}
     table = gap_against_quality(plan, cells)[1][FILE]
     assert set(table["n"]) == {15}
     assert set(table["models"]) == {5}
@@ -200,7 +203,7 @@ def test_no_figure_no_section(tmp_path):
 def test_a_dataset_runs_only_the_tasks_that_it_names(tmp_path):
     tasks = "benchmark: {tasks: [zeroshot_classification, zeroshot_retrieval, linear_probe]}\n"
     plan = planned(tmp_path, 1, tasks)
-    assert {cell.task for cell in plan.cells if cell.dataset == "kinds" and cell.step == "evaluate"} == {
+    assert {cell.task for cell in plan.cells if cell.dataset == "kinds" and cell.task in BENCHMARKS} == {
         "zeroshot_classification",
         "linear_probe",
     }
@@ -215,7 +218,7 @@ def test_a_dataset_runs_only_the_tasks_that_it_names(tmp_path):
         )
     )
     plan = Plan(load_suite(tmp_path / "suite.yaml"), Cells(tmp_path / "cells"))
-    assert [(cell.task, cell.dataset) for cell in plan.cells if cell.step == "evaluate"] == [
+    assert [(cell.task, cell.dataset) for cell in plan.cells if cell.task in BENCHMARKS] == [
         ("zeroshot_retrieval", "pairs"),
         ("linear_probe", "kinds"),
     ]

@@ -31,7 +31,7 @@ def planned(tmp_path: Path, text: str, head: str = HEAD) -> list[str]:
 
 
 def test_first_listed_is_the_reference_and_each_model_is_loaded_once(tmp_path):
-    found = planned(tmp_path, "similarity: {on: [pairs]}\n")
+    found = planned(tmp_path, "similarity: {on: [pairs], floor: none}\n")
     assert found == [
         *(f"embed: {model} on pairs:test" for model in "abc"),
         "koda_similarity: b against a on pairs:test",

@@ -29,19 +29,19 @@ from koda_audit.embeddings.store import Store
 from koda_audit.evaluation.classification import zeroshot_classification
 from koda_audit.evaluation.tasks import evaluate
 from koda_audit.gates.check import accept
-from koda_audit.host_tasks.gap_robustness import task as robustness
-from koda_audit.host_tasks.protocol import Inputs
 from koda_audit.metrics import described, listed
 from koda_audit.models import ModelSpec, load_model
 from koda_audit.outcomes import Cell as Place
 from koda_audit.outcomes import load_outcomes
 from koda_audit.results import COLUMNS
+from koda_audit.suite.asked import measured
 from koda_audit.suite.benchmark_sections import Benchmark, changes_section
 from koda_audit.suite.cells import Cells
 from koda_audit.suite.load import load_suite
-from koda_audit.suite.measured import metrics_of
 from koda_audit.suite.plan import Plan
 from koda_audit.suite.run import Audit
+from koda_audit.tasks.gap_robustness import task as robustness
+from koda_audit.tasks.protocol import Inputs
 
 ROOT = Path(__file__).parents[2]
 SUITE = """\
@@ -158,7 +158,7 @@ def test_every_metric_is_in_the_table_of_metrics_and_known_before_the_run(home, 
     assert {"acc1", "koda_findings", "gap_rmg", "gaprob_agreement", "sim_image_mutual_knn", "ari"} <= metrics
     assert {"gap_prediction_gini", "aligned_changed_decisions"} <= metrics
     assert [metric for metric in metrics if described(metric) is None] == []
-    assert metrics <= metrics_of(load_suite(home / "suite.yaml").suite)
+    assert metrics <= measured(load_suite(home / "suite.yaml").suite)
 
 
 def test_settings_of_a_metric_follow_it(home, done):
@@ -168,16 +168,13 @@ def test_settings_of_a_metric_follow_it(home, done):
     metrics = set(ran.frame["metric"])
     assert {"gaprob_agreement@0.01", "gaprob_agreement@0.1", "sim_image_mutual_knn_p_value"} <= metrics
     assert [metric for metric in metrics if described(metric) is None] == []
-    assert metrics <= metrics_of(load_suite(home / "more.yaml").suite)
+    assert metrics <= measured(load_suite(home / "more.yaml").suite)
 
 
 def test_robustness_is_that_of_the_stock_runners_task(home, done):
     """A number by name and by value: that of the host's task with the same settings."""
     found = Store(home / "store").complete(home / "store" / embedding(home, "one", "kinds"))
-    chosen = {"total_var": 0.02, "trials": 2, "alphas": [0.0, 0.5, 1.0], "metric": "euclidean"}
-    rest = {"noise": "gaussian", "bins": 64, "rank": None, "queries": 5000}
-    options = Namespace(**{f"koda_gaprob_{name}": value for name, value in {**chosen, **rest}.items()}, seed=0)
-    expected = robustness.run(Inputs(found, None, options, "cpu")).metrics
+    expected = robustness.run(Inputs(found), robustness.Settings(trials=2)).metrics
     table = pd.read_csv(done / "results.csv")
     rows = table[(table["model"] == "one") & table["alignment"].isna() & table["metric"].str.startswith("gaprob_")]
     assert dict(zip(rows["metric"], rows["value"], strict=True)) == pytest.approx(expected, nan_ok=True)
@@ -210,7 +207,7 @@ def test_signatures_tell_tasks_and_models_apart(done):
     acc = table[(table["metric"] == "acc1") & table["alignment"].isna()].set_index("model")
     assert acc["protocol"].nunique() == 1  # comparable
     assert acc["provenance"].nunique() == 2  # of different weights
-    assert table.groupby(["task", "dataset", table["alignment"].fillna("")])["protocol"].nunique().max() <= 1
+    assert table.groupby(["task", "dataset", "metric", table["alignment"].fillna("")])["protocol"].nunique().max() <= 1
 
 
 def test_numbers_are_those_of_the_functions(home, done):
@@ -344,7 +341,7 @@ def test_a_damaged_cell_is_made_again(home, done):
     plan = Plan(load_suite(home / "suite.yaml"), Cells(home / "store" / "cells"))
     first, last = (plan.finished.path(plan.key(cell)) for cell in (plan.cells[0], plan.cells[-1]))
     fitted = next(plan.finished.path(plan.key(cell)) for cell in plan.cells if cell.step == "align")
-    numbers = next(plan.finished.path(plan.key(cell)) for cell in plan.cells if cell.step == "evaluate")
+    numbers = next(plan.finished.path(plan.key(cell)) for cell in plan.cells if cell.task == "zeroshot_retrieval")
     (first / "cell.json").write_bytes(b'{"numbers"')
     (last / "outcomes.npz").write_bytes(b"PK")
     with next(fitted.glob("alignment/*.safetensors")).open("ab") as stream:

@@ -10,7 +10,8 @@ import pandas as pd
 from koda_audit.discrepancy.result import Discrepancies
 from koda_audit.document import Section, escape
 from koda_audit.embeddings.container import Embeddings
-from koda_audit.host_tasks.discrepancy_report import heading_of, names_of, verdicts_of
+from koda_audit.tasks.discrepancy import DIFFER
+from koda_audit.tasks.discrepancy_report import heading_of, names_of, verdicts_of
 
 UNLIKE = 8  # groups in the table of those that the models differ on
 
@@ -85,4 +86,5 @@ def unlike_section(ways: list[pd.DataFrame], target: Embeddings, reference: Embe
         f"that of {escape(theirs)}. These groups were searched for, and many are small: one that is no finding may be "
         "chance."
     )
-    return [Section(f"Groups on which {ours} and {theirs} differ most in {heading}", text, table[columns])]
+    title = f"Groups on which {ours} and {theirs} differ most in {heading}"
+    return [Section(title, text, table[columns], key=DIFFER)]

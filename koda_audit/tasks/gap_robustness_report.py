@@ -26,7 +26,8 @@ MORE = (
 )
 
 
-def robustness_section(model: Embeddings, found: GapRobustness, gallery: str, flips: pd.DataFrame) -> Section:
+def robustness_section(model: Embeddings, found: GapRobustness, gallery: str, flips: pd.DataFrame, end: str) -> Section:
+    """``end`` tells it from the sections of other variances."""
     name = str(model.meta.get("model", "the model"))
     settings = found.settings
     size = f"{settings['n_queries']:,} images against {settings['n_gallery']:,} {gallery}"
@@ -37,10 +38,10 @@ def robustness_section(model: Embeddings, found: GapRobustness, gallery: str, fl
     )
     curve = robustness_curve(found.frame, name, noise(settings))
     return Section(
-        f"Robustness of {name} to noise on texts",
+        f"Robustness of {name} to noise on texts{f' of variance {end[1:]}' if end else ''}",
         f"{size}. {noise(settings)}. {READING} {MORE} {closes} `tables/flips.csv` counts which answer became which.",
         found.frame,
-        pictures=(Picture("robustness", f"Answers of {name} under noise", curve),),
+        pictures=(Picture(f"robustness{end}", f"Answers of {name} under noise", curve),),
     )
 
 

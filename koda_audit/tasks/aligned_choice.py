@@ -128,6 +128,22 @@ def check_choice(options: argparse.Namespace) -> Choice:
     return choice
 
 
+def fitted_on(choice: Choice, alignment: Alignment, own_samples: bool, options: argparse.Namespace) -> str:
+    """On what, in words; ``own_samples`` says that the options name some that are not evaluated."""
+    info = alignment.info
+    if choice.saved is not None:
+        data: Mapping[str, Any] = ((info["ingredients"] or {}).get("dataset")) or {}
+        named = ", ".join(str(data[key]) for key in ("name", "split", "language") if key in data)
+        return f"{info['samples']} samples of {named or 'unnamed data'}, and saved"
+    if not choice.needs_samples:
+        return "the evaluated rows, without labels" if info["gallery_bound"] else "nothing"
+    if not own_samples:
+        return f"the {info['samples']} samples that are evaluated"
+    if options.koda_fit_split:
+        return f"{info['samples']} samples of split {options.koda_fit_split}"
+    return f"{info['samples']} of the samples, drawn with seed {options.seed} and not evaluated"
+
+
 def check_share(share: float | None) -> None:
     """Raises InputError for a --koda_fit_share that is none."""
     if share is not None and not 0 < share < 1:
