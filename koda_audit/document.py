@@ -6,7 +6,9 @@ A task fills these in without knowing how they will be drawn; the report turns t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,11 +27,16 @@ class SampleGrid:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that a task has drawn itself: ``png`` is the file. ``title`` is shown where the picture is not."""
+    """A figure of a task: a PNG file, or what draws one once it is shown. ``title`` stands where the picture is not."""
 
     name: str
     title: str
-    png: bytes = field(repr=False)
+    drawn: bytes | Callable[[], bytes] = field(repr=False)
+
+    @cached_property
+    def png(self) -> bytes:
+        """The file."""
+        return self.drawn if isinstance(self.drawn, bytes) else self.drawn()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,17 @@ from koda_audit.document import Section
 from koda_audit.embeddings.store import Store
 from koda_audit.errors import DataError
 from koda_audit.report.pictures import thumbnail, wanted_ids
+from koda_audit.suite.asked import GAP, ROBUSTNESS, SIMILARITY
 from koda_audit.suite.cells import Finished, as_plain
 from koda_audit.suite.plan import AROUND, Cell, Plan
 from koda_audit.suite.stock import OPERATOR, Stock
+from koda_audit.tasks.benchmarks import BENCHMARKS
 from koda_audit.tasks.protocol import Inputs, check_task
+
+
+def _side_by_side(cell: Cell) -> bool:
+    """Whether a report shows the numbers of a cell beside those of others alone, and no section of its own."""
+    return cell.task in (SIMILARITY, ROBUSTNESS, *BENCHMARKS) or (cell.task == GAP and cell.alignment is not None)
 
 
 class Workshop:
@@ -78,7 +85,8 @@ class Workshop:
         one, inputs = self.plan.asked[cell.task], self._inputs(cell)
         check_task(one.task, one.settings, len(inputs.target))
         outcome = one.task.run(inputs, one.settings)
-        sections, pictures = self._drawn(cell, outcome.sections, inputs.target.ids)
+        shown = () if _side_by_side(cell) else outcome.sections
+        sections, pictures = self._drawn(cell, shown, inputs.target.ids)
         return Finished(
             tuple(outcome.numbers), outcome.settings, sections, outcome.tables, pictures, outcome.queries, outcome.facts
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,8 @@ def gap_section(model: Embeddings, image: Tensor, text: Tensor, kind: str, table
     plane = gap_plane(image, text)
     pictures = []
     if plane is not None:
-        pictures.append(Picture("gap", f"Images and texts of {name} along the gap", gap_projection(plane, name, seed)))
+        drawn_later = partial(gap_projection, plane, name, seed)
+        pictures.append(Picture("gap", f"Images and texts of {name} along the gap", drawn_later))
     return Section(
         f"Modality gap of {name}",
         f"{len(image):,} images and {kind}. {READING} {MORE}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -36,7 +37,7 @@ def robustness_section(model: Embeddings, found: GapRobustness, gallery: str, fl
         if settings["movable"]
         else "Nothing of the gap is orthogonal to the texts, so nothing can be moved and every alpha is the same."
     )
-    curve = robustness_curve(found.frame, name, noise(settings))
+    curve = partial(robustness_curve, found.frame, name, noise(settings))
     return Section(
         f"Robustness of {name} to noise on texts{f' of variance {end[1:]}' if end else ''}",
         f"{size}. {noise(settings)}. {READING} {MORE} {closes} `tables/flips.csv` counts which answer became which.",

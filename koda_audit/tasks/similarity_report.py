@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -31,7 +33,8 @@ def similarity_section(table: pd.DataFrame, target: Embeddings, reference: Embed
     )
     shown = table.rename(columns={"null_mean": "chance", "p_value": "p"}).dropna(axis="columns", how="all")
     shown = shown.drop(columns="rows" if (shown["rows"] == "all").all() else [])
-    picture = Picture("similarity", f"Similarity of {ours} and {theirs}", similarity_map(table, ours, theirs))
+    title = f"Similarity of {ours} and {theirs}"
+    picture = Picture("similarity", title, partial(similarity_map, table, ours, theirs))
     return Section(f"How alike {ours} and {theirs} are", f"{READING} {MORE}", shown, pictures=(picture,))
 
 
